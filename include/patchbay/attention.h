@@ -77,7 +77,8 @@ enum { PB_REL_FINISHED = 1, PB_REL_ABORTED, PB_REL_PREEMPTED, PB_REL_FAILED, PB_
 
 typedef struct pb_attention {
     size_t size;
-    /* [main] Divides budget bytes into pages. Pure. */
+    /* [main] Divides budget bytes into pages; equal arguments, equal plan. Called after each
+     * start() of an instance and before all others, so that it learns its groups. */
     int (*plan)(void *self, int32_t n_groups, const pb_kv_group *g, int64_t budget, int32_t max_ctx,
                 pb_kv_plan *out, pb_err *err);
     /* [step] Pure: tokens of s reusable now; *n_inflight: being computed by others. */
@@ -100,6 +101,9 @@ typedef struct pb_attention {
     void (*release)(void *self, const pb_seq *s, int32_t why);
     /* [step] When idle: my references equal the pool's. */
     int (*check)(void *self, pb_err *err);
+    /* [step] Optional. Pages of group g that reserve would evict if it needed them: with the
+     * pool's free ones they are the room that a scheduler sees. */
+    int32_t (*idle)(void *self, int32_t g);
 } pb_attention;
 
 #ifdef __cplusplus
