@@ -1,0 +1,201 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * plugins/scheduler-continuous/continuous.c - iteration-level scheduling: every step is
+ * composed anew, so that a sequence joins and leaves between any two tokens of the others.
+ *
+ * A step is filled in this order: one row for each sequence that decodes, then prompts (the
+ * oldest first, `chunk` tokens each at most), then drafts to verify. Waiting sequences are
+ * admitted in order of arrival while slots, rows and KV memory last; none is overtaken.
+ *
+ * It keeps nothing between two calls. Invariants: the plan's sequences are in order of age, so
+ * that a victim is never in the part of the step that is already built; the oldest running
+ * sequence is never preempted and always gets rows, hence every sequence ends. Class EXACT.
+ * After Orca (Yu et al., OSDI 2022). Test: test_schedulers.
+ */
+#include <patchbay/plugin.h>
+
+#include <stdio.h>
+
+typedef struct config {
+    int64_t chunk, max_running, headroom;
+} config;
+
+typedef struct stats {
+    int64_t steps, admitted, held, preempted, chunked;
+} stats;
+
+typedef struct continuous {
+    const pb_host *host;
+    const config *cfg;
+    stats *st;
+} continuous;
+
+static int64_t min64(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+
+/* Rows that a prompt may take now. */
+static int32_t prompt_rows(const continuous *c, int64_t n_left, int32_t rows)
+{
+    int64_t n = c->cfg->chunk > 0 ? min64(n_left, c->cfg->chunk) : n_left;
+    return (int32_t)min64(n, rows);
+}
+
+/* Drafts that are of use: the last token that a sequence may have needs none after it. */
+static int32_t useful_drafts(const pb_view *v, const pb_seq *s, int32_t rows)
+{
+    int64_t n = min64(v->max_draft, rows);
+    if (s->max_new >= 0)
+        n = min64(n, s->max_new - (s->n_tokens - s->n_prompt) - 1);
+    return n > 0 ? (int32_t)n : 0;
+}
+
+/* Plans the running sequences, oldest first; returns the rows left. *owed: tokens of their
+ * prompts that have no KV yet, which admission must not give away. */
+static int32_t plan_running(continuous *c, const pb_view *v, pb_plan *out, int32_t n, int64_t *owed)
+{
+    int32_t rows = v->max_rows;
+    for (int32_t i = 0; i < n; i++) {
+        const pb_seq *s = v->running[i];
+        int32_t decodes = s->n_left == 1 && rows > 0;
+        out[i] = (pb_plan){ .seq = s, .n_tokens = decodes };
+        rows -= decodes;
+        *owed += s->n_left;
+    }
+    for (int32_t i = 0; i < n && rows > 0; i++) {
+        if (out[i].n_tokens > 0 || out[i].seq->n_left < 1)
+            continue;
+        out[i].n_tokens = prompt_rows(c, out[i].seq->n_left, rows);
+        rows -= out[i].n_tokens;
+        c->st->chunked += out[i].n_tokens < out[i].seq->n_left;
+    }
+    for (int32_t i = 0; i < n && rows > 0 && v->max_draft > 0; i++)
+        if (out[i].n_tokens == 1 && out[i].seq->n_left == 1) {
+            out[i].n_draft = useful_drafts(v, out[i].seq, rows);
+            rows -= out[i].n_draft;
+        }
+    return rows;
+}
+
+static int32_t drop_empty(pb_plan *out, int32_t n)
+{
+    int32_t m = 0;
+    for (int32_t i = 0; i < n; i++)
+        if (out[i].n_tokens > 0)
+            out[m++] = out[i];
+    return m;
+}
+
+static int32_t next(void *self, const pb_view *v, pb_plan *out, int32_t cap)
+{
+    continuous *c = self;
+    int64_t owed = 0;
+    int32_t n_run = v->n_running < cap ? v->n_running : cap;
+    int32_t rows = plan_running(c, v, out, n_run, &owed);
+    int32_t n = drop_empty(out, n_run), slots = v->n_slots_free, running = v->n_running;
+    int64_t room = v->n_tokens_free - owed;
+    for (int32_t i = 0; i < v->n_waiting && rows > 0 && slots > 0 && n < cap; i++) {
+        const pb_seq *s = v->waiting[i];
+        if (c->cfg->max_running > 0 && running >= c->cfg->max_running)
+            break;
+        int64_t in_flight = 0, cached = v->match ? v->match(v->h, s, &in_flight) : 0;
+        int64_t left = cached < s->n_tokens ? s->n_tokens - cached : 1;
+        room -= left + c->cfg->headroom;
+        /* with nothing else to run it is tried anyway: only the engine knows what really fits */
+        if (room < 0 && running > 0) {
+            c->st->held++;
+            break;
+        }
+        out[n] = (pb_plan){ .seq = s, .n_tokens = prompt_rows(c, left, rows) };
+        rows -= out[n].n_tokens;
+        c->st->chunked += out[n].n_tokens < left;
+        c->st->admitted++;
+        n++;
+        slots--;
+        running++;
+    }
+    c->st->steps += n > 0;
+    return n;
+}
+
+/* The youngest, if it is younger than the one in need. */
+static int32_t victim(void *self, const pb_view *v, const pb_seq *needs)
+{
+    continuous *c = self;
+    for (int32_t i = 0; i < v->n_running; i++)
+        if (v->running[i] == needs) {
+            if (i == v->n_running - 1)
+                return -1;
+            c->st->preempted++;
+            return v->n_running - 1;
+        }
+    return -1;
+}
+
+/* ---- lifecycle ---------------------------------------------------------- */
+
+static int create(const pb_host *host, const void *cfg, void **self, pb_err *err)
+{
+    continuous *c = host->alloc(host, sizeof *c, 0, "continuous");
+    if (!c) {
+        err->code = PB_E_NOMEM;
+        snprintf(err->msg, sizeof err->msg, "scheduler-continuous: no memory for %zu bytes",
+                 sizeof *c);
+        return PB_E_NOMEM;
+    }
+    c->host = host;
+    c->cfg = cfg;
+    c->st = host->stats;
+    *self = c;
+    return 0;
+}
+
+static void destroy(void *self)
+{
+    continuous *c = self;
+    c->host->free(c->host, c);
+}
+
+static const pb_sched vtable = { .size = sizeof(pb_sched), .next = next, .victim = victim };
+
+static const pb_option options[] = {
+    PB_INT(
+        config, chunk, "0", "0", "1048576", PB_O_LIVE, "tokens",
+        "prompt tokens that one sequence may feed in a step; 0: as many as the step has rows for"),
+    PB_INT(config, max_running, "0", "0", "1048576", PB_O_LIVE, "sequences",
+           "sequences that run at once; 0: as many as there are slots"),
+    PB_INT(config, headroom, "32", "0", "1048576", PB_O_LIVE, "tokens",
+           "KV tokens kept free for each admitted sequence to grow into, so that admission does "
+           "not lead to preemption"),
+    PB_OPTIONS_END,
+};
+
+static const pb_counter counters[] = {
+    PB_COUNTER(stats, steps, PB_C_ENGAGED, "steps", "steps composed"),
+    PB_COUNTER(stats, admitted, 0, "sequences",
+               "sequences planned to start, again after preemption"),
+    PB_COUNTER(stats, held, 0, "times", "admissions put off for lack of KV memory"),
+    PB_COUNTER(stats, preempted, 0, "sequences", "victims named"),
+    PB_COUNTER(stats, chunked, 0, "chunks", "parts of prompts that did not end their prompt"),
+    PB_COUNTERS_END,
+};
+
+static const pb_iface ifaces[] = { { "scheduler/1", &vtable }, { NULL, NULL } };
+
+PB_PLUGIN = {
+    PB_HEAD,
+    .slot = "scheduler",
+    .name = "continuous",
+    .version = "0.1.0",
+    .license = "MIT",
+    .summary = "composes every step anew: sequences join and leave between any two tokens",
+    .flags = PB_EXACT,
+    .options = options,
+    .counters = counters,
+    .config_size = sizeof(config),
+    .stats_size = sizeof(stats),
+    .ifaces = ifaces,
+    .create = create,
+    .destroy = destroy,
+};
