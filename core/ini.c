@@ -8,6 +8,7 @@
  * longer than its buffer (split), sections without keys (invisible), NUL bytes (end of
  * line). Test: tests/unit/test_ini.c, fuzz: tests/fuzz/fuzz_ini.c.
  */
+#define _GNU_SOURCE 1
 #include "inifile.h"
 
 #include <errno.h>

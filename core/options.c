@@ -6,6 +6,7 @@
  * option's type and inside its bounds, and pbi_option_format writes text that
  * pbi_option_set reads back to the same value. Test: tests/unit/test_options.c.
  */
+#define _GNU_SOURCE 1
 #include "options.h"
 #include "error.h"
 
