@@ -216,7 +216,7 @@ int pbi_ini_parse(const char *text, size_t n, const char *path, pbi_ini **out, p
     return 0;
 }
 
-int pbi_ini_load(const char *path, pbi_ini **out, pb_err *err)
+int pbi_ini_read(const char *path, char **out, size_t *n_out, pb_err *err)
 {
     *out = NULL;
     FILE *f = fopen(path, "rbe");
@@ -226,7 +226,7 @@ int pbi_ini_load(const char *path, pbi_ini **out, pb_err *err)
     size_t n = text ? fread(text, 1, PBI_INI_MAX_FILE + 1, f) : 0;
     int bad = ferror(f), e = errno;
     fclose(f);
-    int rc;
+    int rc = 0;
     if (!text)
         rc = pbi_err(err, PB_E_NOMEM, "%s: out of memory", path);
     else if (bad)
@@ -234,7 +234,22 @@ int pbi_ini_load(const char *path, pbi_ini **out, pb_err *err)
     else if (n > PBI_INI_MAX_FILE)
         rc = pbi_err(err, PB_E_INVAL, "%s: larger than %d bytes, the limit of a pipeline file",
                      path, PBI_INI_MAX_FILE);
-    else
+    if (rc) {
+        free(text);
+        return rc;
+    }
+    *out = text;
+    *n_out = n;
+    return 0;
+}
+
+int pbi_ini_load(const char *path, pbi_ini **out, pb_err *err)
+{
+    char *text = NULL;
+    size_t n = 0;
+    *out = NULL;
+    int rc = pbi_ini_read(path, &text, &n, err);
+    if (!rc)
         rc = pbi_ini_parse(text, n, path, out, err);
     free(text);
     return rc;

@@ -33,6 +33,8 @@ enum { PBI_INI_MAX_FILE = 1 << 20, PBI_INI_MAX_SECTION = 49, PBI_INI_MAX_ENTRIES
 int pbi_ini_parse(const char *text, size_t n, const char *path, pbi_ini **out, pb_err *err);
 /* The same from a file of at most PBI_INI_MAX_FILE bytes; PB_E_INVAL if it is missing. */
 int pbi_ini_load(const char *path, pbi_ini **out, pb_err *err);
+/* Such a file's bytes, malloc'ed, not terminated. */
+int pbi_ini_read(const char *path, char **out, size_t *n, pb_err *err);
 void pbi_ini_free(pbi_ini *ini);
 /* The section, or NULL; the entry of key in it, or NULL. */
 const pbi_ini_section *pbi_ini_find(const pbi_ini *ini, const char *section);
