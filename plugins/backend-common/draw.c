@@ -10,6 +10,7 @@
 #include <string.h>
 
 #define ONE_W 1099511627776.0 /* 2^40 */
+#define MAX_VOCAB (1 << 23)   /* so that a sum of weights fits 63 bits */
 #define LN2 0.69314718055994530942
 
 /* A candidate. key orders: higher logit first, then lower id; unique. */
@@ -31,23 +32,37 @@ static double double_of(uint64_t u)
     return x;
 }
 
-/* x = n ln2 + r, |r| <= ln2 / 2; Taylor series of e^r to r^13: the next term is below 2^-57.
- * ln2 is split so that n * hi is exact. */
+#define ROUND 6755399441055744.0          /* 1.5 * 2^52: adding it rounds to an integer */
+#define LN2_HI 0.693147180369123816490    /* upper 32 bits: n * LN2_HI is exact */
+#define LN2_LO 1.90821492927058770002e-10 /* the rest */
+/* Taylor series of e^r to r^13: for |r| <= ln2 / 2 the next term is below 2^-57 */
+static const double exp_series[] = { 1.0,
+                                     1.0,
+                                     1.0 / 2,
+                                     1.0 / 6,
+                                     1.0 / 24,
+                                     1.0 / 120,
+                                     1.0 / 720,
+                                     1.0 / 5040,
+                                     1.0 / 40320,
+                                     1.0 / 362880,
+                                     1.0 / 3628800,
+                                     1.0 / 39916800,
+                                     1.0 / 479001600,
+                                     1.0 / 6227020800.0 };
+
+/* x = n ln2 + r, |r| <= ln2 / 2. */
 double pbc_exp(double x)
 {
-    static const double c[] = { 1.0,          1.0,           1.0 / 2,        1.0 / 6,
-                                1.0 / 24,     1.0 / 120,     1.0 / 720,      1.0 / 5040,
-                                1.0 / 40320,  1.0 / 362880,  1.0 / 3628800,  1.0 / 39916800,
-                                1.0 / 479001600, 1.0 / 6227020800.0 };
     if (!(x > -708.0))
         return 0.0;
-    double n = x * (1.0 / LN2) + 6755399441055744.0; /* 1.5 * 2^52: rounds to an integer */
-    n -= 6755399441055744.0;
-    double r = x - n * 0.693147180369123816490; /* ln2, upper 32 bits */
-    r -= n * 1.90821492927058770002e-10;        /* ln2, the rest */
-    double y = c[13];
+    double n = x * (1.0 / LN2) + ROUND;
+    n -= ROUND;
+    double r = x - n * LN2_HI;
+    r -= n * LN2_LO;
+    double y = exp_series[13];
     for (int i = 12; i >= 0; i--)
-        y = y * r + c[i];
+        y = y * r + exp_series[i];
     return y * double_of((uint64_t)((int64_t)n + 1023) << 52);
 }
 
@@ -176,28 +191,75 @@ static uint64_t weight_of(double z)
     return (uint64_t)(pbc_exp(z) * ONE_W);
 }
 
+typedef double vec __attribute__((vector_size(16)));
+typedef int64_t vec_i __attribute__((vector_size(16)));
+
+/* The two weights of z: just the operations of pbc_exp, in whatever registers there are, so
+ * the bits are the same. */
+static inline vec weight_pair(vec z)
+{
+    vec_i in = z > -700.0; /* below, the weight is 0 anyway */
+    z = (vec)((vec_i)z & in);
+    vec n = z * (1.0 / LN2) + ROUND;
+    vec_i e = (((vec_i)n + 1023) << 52) & in; /* ROUND leaves the integer in the low bits */
+    n -= ROUND;
+    z -= n * LN2_HI;
+    z -= n * LN2_LO;
+    vec y = z * exp_series[13] + exp_series[12];
+#pragma GCC unroll 16
+    for (int i = 11; i >= 0; i--)
+        y = y * z + exp_series[i];
+    return y * (vec)e * ONE_W;
+}
+
+static float logit_of(const item *it)
+{
+    return float_of_order((uint32_t)(it->key >> 32));
+}
+
+static void fill_weights(item *it, int64_t n, float max, float t)
+{
+    int64_t i = 0;
+    for (; i + 2 <= n; i += 2) {
+        vec z = { z_of(logit_of(&it[i]), max, t), z_of(logit_of(&it[i + 1]), max, t) };
+        vec w = weight_pair(z);
+        it[i].w = (uint64_t)(int64_t)w[0];
+        it[i + 1].w = (uint64_t)(int64_t)w[1];
+    }
+    if (i < n)
+        it[i].w = weight_of(z_of(logit_of(&it[i]), max, t));
+}
+
 /* Keeps the shortest beginning of it[n], by key descending, whose weights (or count, if count
- * is set) reach target; returns its length. Radix selection: each pass looks at 8 more bits of
- * the keys that share the prefix found so far, so it is O(n) for any input. */
+ * is set) reach target; returns its length. Radix selection: [0, a) is kept, [a, e) is open,
+ * the rest is dropped; each pass looks at 8 more bits of the open keys, finds the digit in
+ * which the target is reached and divides by it, so it is O(n) for any input. */
 static int64_t keep_first(item *it, int64_t n, uint64_t target, int count)
 {
-    uint64_t prefix = 0, mask = 0, above = 0;
-    for (int shift = 56; shift >= 0; shift -= 8) {
+    int64_t a = 0, e = n;
+    uint64_t above = 0;
+    for (int shift = 56; shift >= 0 && e - a > 1; shift -= 8) {
         uint64_t sum[256] = { 0 };
-        for (int64_t i = 0; i < n; i++)
-            if ((it[i].key & mask) == prefix)
-                sum[it[i].key >> shift & 255] += count ? 1 : it[i].w;
-        int b = 255;
+        for (int64_t i = a; i < e; i++)
+            sum[it[i].key >> shift & 255] += count ? 1 : it[i].w;
+        uint64_t b = 255;
         while (b > 0 && above + sum[b] < target)
             above += sum[b--];
-        prefix |= (uint64_t)b << shift;
-        mask |= (uint64_t)255 << shift;
+        for (int64_t i = a; i < e;) {
+            uint64_t digit = it[i].key >> shift & 255;
+            item x = it[i];
+            if (digit > b) {
+                it[i++] = it[a];
+                it[a++] = x;
+            } else if (digit < b) {
+                it[i] = it[--e];
+                it[e] = x;
+            } else {
+                i++;
+            }
+        }
     }
-    int64_t m = 0;
-    for (int64_t i = 0; i < n; i++)
-        if (it[i].key >= prefix)
-            it[m++] = it[i];
-    return m;
+    return e;
 }
 
 /* A lower bound on the k-th highest of l[n]: the k-th highest of the maxima of >= k blocks.
@@ -237,14 +299,13 @@ static int64_t filter(const pb_draw *d, const float *l, int64_t n, float max, it
     } else {
         m = gather(l, n, -__builtin_inff(), it);
     }
-    int use_p = d->top_p < 1.0f, use_min = d->min_p > 0.0f;
+    int use_p = d->top_p<1.0f, use_min = d->min_p> 0.0f;
     if (!use_p && !use_min)
         return m;
     uint64_t sum = 0;
-    for (int64_t i = 0; i < m; i++) {
-        it[i].w = weight_of(z_of(l[id_of(&it[i])], max, d->temperature));
+    fill_weights(it, m, max, d->temperature);
+    for (int64_t i = 0; i < m; i++)
         sum += it[i].w;
-    }
     if (use_p) {
         double want = d->top_p > 0.0f ? (double)d->top_p * (double)sum : 0.0;
         uint64_t target = (uint64_t)want;
@@ -357,9 +418,14 @@ static int logprob_of(const float *l, int64_t n, int32_t id, float *out)
     if (arg < 0 || l[arg] > 3.0e38f)
         return PB_E_NUMERIC;
     uint64_t sum = 0;
-    for (int64_t i = 0; i < n; i++)
-        if (l[i] > -__builtin_inff())
-            sum += weight_of((double)l[i] - (double)l[arg]);
+    int64_t i = 0;
+    for (; i + 2 <= n; i += 2) {
+        vec z = { (double)l[i] - (double)l[arg], (double)l[i + 1] - (double)l[arg] };
+        vec w = weight_pair(z);
+        sum += (uint64_t)(int64_t)w[0] + (uint64_t)(int64_t)w[1];
+    }
+    for (; i < n; i++)
+        sum += weight_of((double)l[i] - (double)l[arg]);
     if (!(l[id] > -__builtin_inff())) {
         *out = l[id];
         return 0;
@@ -381,7 +447,7 @@ size_t pbc_draw_scratch(int64_t n_vocab)
 int pbc_draw(const pb_draw *d, const float *logits, int64_t n_vocab, void *scratch, int32_t *id,
              float *logprob)
 {
-    if (n_vocab < 1 || n_vocab > INT32_MAX || d->forced >= n_vocab)
+    if (n_vocab < 1 || n_vocab > MAX_VOCAB || d->forced >= n_vocab)
         return PB_E_INVAL;
     const float *l = logits;
     if (d->forced >= 0) {
