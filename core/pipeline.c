@@ -63,7 +63,7 @@ static int count_options(const pb_option *o)
 
 static int unknown_key(const pb_option *table, const pbi_word *w, const char *what, pb_err *err)
 {
-    const char *names[256];
+    const char *names[256] = { NULL };
     char all[300] = "";
     int n = 0;
     for (const pb_option *o = table; o && o->name && n < 256; o++) {
