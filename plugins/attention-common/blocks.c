@@ -21,7 +21,7 @@ static int allocate(pba_blocks *b, pb_err *err)
 {
     size_t seqs = (size_t)b->max_seqs, blocks = (size_t)b->max_blocks, groups = (size_t)b->n_groups;
     pba_blocks_free(b);
-    b->st->blocks_held = 0;
+    b->st->blocks_held = b->n_held = 0;
     if (blocks > SIZE_MAX / sizeof(pb_page) / PBA_MAX_GROUPS / (seqs + 1))
         return pba_fail(err, PB_E_INVAL, "%s: tables of %d blocks for %d sequences: too large",
                         b->who, b->max_blocks, b->max_seqs);
@@ -65,7 +65,7 @@ static void shrink(pba_blocks *b, const pb_seq *s, int32_t keep)
     pba_row *r = &b->row[s->slot];
     while (r->n > keep) {
         drop(b, s, --r->n);
-        b->st->blocks_held--;
+        b->st->blocks_held = --b->n_held;
     }
 }
 
@@ -83,7 +83,7 @@ void pba_blocks_share(pba_blocks *b, const pb_seq *s, const pb_page *p)
         b->pages->ref(b->pages->h, g, p[g]);
     }
     r->n++;
-    b->st->blocks_held++;
+    b->st->blocks_held = ++b->n_held;
 }
 
 static int shared(const pba_blocks *b, const pb_seq *s, int32_t i)
@@ -184,7 +184,7 @@ int pba_blocks_reserve(pba_blocks *b, const pb_seq *s, int64_t n_end)
         r->joined = 0;
         return 0;
     }
-    int alone = b->st->blocks_held == r->n; /* then the watermark would only block it */
+    int alone = b->n_held == r->n; /* then the watermark would only block it */
     int32_t spare = r->joined && !alone ? (int32_t)(b->watermark * (double)b->n_pages) : 0;
     int rc = make_room(b, n_new + n_cow, spare);
     if (rc && alone && n_cow > 0) {
@@ -199,11 +199,12 @@ int pba_blocks_reserve(pba_blocks *b, const pb_seq *s, int64_t n_end)
     for (int32_t i = from; i < to; i++)
         if (shared(b, s, i))
             replace(b, s, i, j++);
-    for (; j < n_new + n_cow; j++, r->n++, b->st->blocks_held++)
+    for (; j < n_new + n_cow; j++, r->n++, b->n_held++)
         for (int32_t g = 0; g < b->n_groups; g++)
             pba_block(b, s->slot, g)[r->n] =
                 b->fresh[(size_t)g * (size_t)b->max_blocks + (size_t)j];
     r->joined = 0;
+    b->st->blocks_held = b->n_held;
     return 0;
 }
 

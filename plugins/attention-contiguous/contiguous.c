@@ -20,7 +20,7 @@ typedef struct contiguous {
     const pb_host *host;
     const pb_pages *pages;
     stats *st;
-    int32_t max_seqs, n_groups;
+    int32_t max_seqs, n_groups, n_used;
     pb_page *page; /* [max_seqs][PBA_MAX_GROUPS], 0 = none */
 } contiguous;
 
@@ -67,7 +67,7 @@ static int reserve(void *self, const pb_seq *s, int64_t n_end)
             return rc;
         }
     }
-    c->st->pages_used++;
+    c->st->pages_used = ++c->n_used;
     return 0;
 }
 
@@ -94,7 +94,7 @@ static void release(void *self, const pb_seq *s, int32_t why)
         c->pages->unref(c->pages->h, g, p[g]);
         p[g] = 0;
     }
-    c->st->pages_used--;
+    c->st->pages_used = --c->n_used;
 }
 
 /* The page stays as long as the sequence runs: that is what contiguous means. */
