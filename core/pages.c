@@ -11,9 +11,10 @@
 typedef struct group {
     pb_kv_plan plan;
     int64_t page_bytes;
-    int32_t *refs; /* [n_pages] held by the plugin */
-    int32_t *pins; /* [n_pages] queued copies that read the page */
-    pb_page *free; /* [n_free] stack */
+    int32_t *refs;   /* [n_pages] held by the plugin */
+    int32_t *pins;   /* [n_pages] queued copies that read the page */
+    int32_t *filled; /* [n_pages] */
+    pb_page *free;   /* [n_free] stack */
     int32_t n_free;
 } group;
 
@@ -91,6 +92,7 @@ static int svc_take(void *h, int32_t gi, int32_t n, pb_page *out)
     for (int32_t i = 0; i < n; i++) {
         out[i] = g->free[--g->n_free];
         g->refs[out[i]] = 1;
+        g->filled[out[i]] = 0;
     }
     p->used += n * g->page_bytes;
     if (p->used > p->peak)
@@ -220,6 +222,7 @@ static void drop_groups(pbi_pages *p)
     for (int32_t i = 0; i < p->n_groups; i++) {
         free(p->g[i].refs);
         free(p->g[i].pins);
+        free(p->g[i].filled);
         free(p->g[i].free);
     }
     free(p->g);
@@ -256,6 +259,7 @@ static void fill(group *g)
         g->free[i] = g->plan.n_pages - 1 - i;
     memset(g->refs, 0, (size_t)g->plan.n_pages * sizeof *g->refs);
     memset(g->pins, 0, (size_t)g->plan.n_pages * sizeof *g->pins);
+    memset(g->filled, 0, (size_t)g->plan.n_pages * sizeof *g->filled);
 }
 
 int pbi_pages_plan(pbi_pages *p, int32_t n_groups, const pb_kv_group *kg, const pb_kv_plan *plan,
@@ -273,8 +277,9 @@ int pbi_pages_plan(pbi_pages *p, int32_t n_groups, const pb_kv_group *kg, const 
         g->page_bytes = kg[i].token_bytes * plan[i].page_tokens;
         g->refs = calloc(n, sizeof *g->refs);
         g->pins = calloc(n, sizeof *g->pins);
+        g->filled = calloc(n, sizeof *g->filled);
         g->free = calloc(n, sizeof *g->free);
-        if (!g->refs || !g->pins || !g->free) {
+        if (!g->refs || !g->pins || !g->filled || !g->free) {
             drop_groups(p);
             return pbi_err(err, PB_E_NOMEM, "out of memory for %zu pages of group %d", n, i);
         }
@@ -380,6 +385,11 @@ int32_t pbi_pages_pins(const pbi_pages *p, int32_t g, pb_page page)
 int32_t pbi_pages_n_free(const pbi_pages *p, int32_t g)
 {
     return g >= 0 && g < p->n_groups ? available(p, &p->g[g]) : 0;
+}
+
+int32_t *pbi_pages_filled(pbi_pages *p, int32_t g)
+{
+    return p->g[g].filled;
 }
 
 int64_t pbi_pages_bytes_used(const pbi_pages *p)

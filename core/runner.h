@@ -3,12 +3,14 @@
  * core/runner.h - a program that can run: compiled exec, divided KV arena, page pool and the
  * attention instance that manages it. Takes steps; knows no sequence queue and no sampling.
  *
- * Invariant: a step that was submitted passed the validator if the runner is paranoid.
+ * Invariant: the pool's plan is the one that the backend divided the arena by; what the arena
+ * holds is the runner's only between two pbi_runner_take_arena that returned 0.
  */
 #ifndef PBI_RUNNER_H
 #define PBI_RUNNER_H
 #include "device.h"
 #include "pages.h"
+#include "stepbuild.h"
 
 typedef struct pbi_runner pbi_runner;
 
@@ -42,6 +44,13 @@ int pbi_runner_renew(pbi_runner *r, pb_err *err);
 /* Takes the arena for this runner. 1: another runner wrote it since, so that all KV is gone
  * (the caller releases its sequences and renews); 0: still ours. [step] */
 int pbi_runner_take_arena(pbi_runner *r);
+
+/* Builds step n from its sequences with the queued copies; checks it if the runner is paranoid.
+ * The step lies in the runner until the next one is built. ids: [n_items]. [step] */
+int pbi_runner_build(pbi_runner *r, uint64_t n, int32_t flags, int32_t n_items,
+                     pbi_step_item *items, const uint64_t *ids, const pb_step **out, pb_err *err);
+/* Checks a step that came from elsewhere: structure only without an attention instance. */
+int pbi_runner_check(pbi_runner *r, const pb_step *s, const uint64_t *ids, pb_err *err);
 
 /* One step on the device: submit, then pick (unless nothing is drawn), then wait. Errors name
  * the backend. d: n_out records of stride bytes. [step] */
