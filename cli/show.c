@@ -1,0 +1,85 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * cli/show.c - patchbay show: the effective pipeline as an INI that says the same as the one
+ * it came from, each value with its origin; and with --program the model's operations.
+ */
+#include "cli.h"
+#include "layers.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+/* ---- values ------------------------------------------------------------ */
+
+static void print_settings(const pbi_setting *s, int n)
+{
+    for (int i = 0; i < n; i++) {
+        char left[600];
+        const char *text = s[i].text ? s[i].text : "";
+        snprintf(left, sizeof left, "%s%s = %s", *text ? "" : "; ", s[i].opt->name, text);
+        printf("%-32s ; %s%s%s\n", left, s[i].origin ? s[i].origin : "default",
+               s[i].opt->flags & PB_O_OUTPUT ? ", may change the output" : "",
+               s[i].opt->flags & PB_O_DEPRECATED ? ", deprecated" : "");
+    }
+}
+
+static void print_plugins(const pbi_pipeline *p, const char *slot)
+{
+    char left[1024], origin[1024] = "";
+    size_t used = 0;
+    const pbi_use *u;
+    for (int i = 0; (u = pbi_pipeline_use(p, slot, i)); i++) {
+        snprintf(left + used, sizeof left - used, "%s%s", i ? ", " : "plugin = ", u->name);
+        used = strlen(left);
+        snprintf(origin, sizeof origin, "%s", u->origin);
+    }
+    printf("\n[%s]\n%-32s ; %s\n", slot, left, origin);
+    for (int i = 0; (u = pbi_pipeline_use(p, slot, i)); i++) {
+        int settable = 0; /* a section of nothing but comments would be refused as empty */
+        for (int k = 0; k < u->n_settings; k++)
+            settable |= u->settings[k].text && *u->settings[k].text;
+        if (pbi_slot_is_list(slot) && u->n_settings)
+            printf("\n%s[%s.%s]\n", settable ? "" : "; ", slot, u->name);
+        print_settings(u->settings, u->n_settings);
+    }
+}
+
+static void print_pipeline(const pbi_pipeline *p)
+{
+    char key[2048];
+    uint64_t hash;
+    pbi_pipeline_numeric_key(p, key, sizeof key, &hash);
+    printf("; %s, resolved\n; numeric key: %s (%016" PRIx64 ")\n\n[pipeline]\n", p->path, key,
+           hash);
+    print_settings(p->core_settings, p->n_core_settings);
+    for (int i = 0; i < pbi_n_slots; i++)
+        if (pbi_pipeline_use(p, pbi_slots[i], 0))
+            print_plugins(p, pbi_slots[i]);
+}
+
+int pbi_cmd_show(int argc, char **argv)
+{
+    pbi_common c = { 0 };
+    int n;
+    const pbi_arg table[] = { PBI_ARG_PIPELINE(&c), PBI_ARG_MODEL(&c), PBI_ARG_SET(&c),
+                              PBI_ARG_JSON(&c), PBI_ARGS_END };
+    int rc = pbi_args(argc, argv, table, &n);
+    if (rc != PBI_GO)
+        return rc;
+    if (n > 1 || (n && c.pipeline))
+        return pbi_usage(argv[0], "one pipeline at a time");
+    if (n)
+        c.pipeline = argv[1];
+    pbi_pipeline *p = NULL;
+    pb_err err = { 0 };
+    rc = pbi_common_load(&c, &p, &err);
+    if (rc)
+        rc = pbi_fail(argv[0], &err);
+    else if (c.json)
+        rc = pbi_print_json(pbi_pipeline_json(p));
+    else
+        print_pipeline(p);
+    pbi_pipeline_free(p);
+    return rc;
+}
