@@ -152,9 +152,11 @@ static int32_t publish(hashed *h, const pb_seq *s, int32_t i, const chain *c, ui
     entry *e = &h->e[first];
     if (e->uid) /* known under older tokens: cannot be, for it was replaced before it was written */
         return 0;
-    *e = (entry){
-        .hash = hash, .uid = h->next_uid++, .before = c->uid, .chain = h->bucket[hash & h->mask]
-    };
+    *e = (entry){ .hash = hash,
+                  .key = s->cache_key,
+                  .uid = h->next_uid++,
+                  .before = c->uid,
+                  .chain = h->bucket[hash & h->mask] };
     h->bucket[hash & h->mask] = first;
     memcpy(tokens_of(h, first), s->tokens + (size_t)i * (size_t)h->b.page_tokens,
            (size_t)h->b.page_tokens * sizeof(int32_t));
