@@ -21,6 +21,10 @@ enum {
 /* Ids of n bytes at s, in a malloc'ed array. [any] */
 int pbi_tokenizer_encode(const pbi_tokenizer *t, const char *s, size_t n, int flags, int32_t **ids,
                          size_t *n_ids, pb_err *err);
+/* The same for text of which user[i] = 1 tells the bytes that no one but the user wrote: special
+ * tokens are found only where all bytes have user = 0 (chat templates). user may be NULL. */
+int pbi_tokenizer_encode_marked(const pbi_tokenizer *t, const char *s, const unsigned char *user,
+                                size_t n, int flags, int32_t **ids, size_t *n_ids, pb_err *err);
 int32_t pbi_tokenizer_size(const pbi_tokenizer *t);
 int pbi_tokenizer_is_eog(const pbi_tokenizer *t, int32_t id); /* ends a generation */
 int pbi_tokenizer_is_special(const pbi_tokenizer *t, int32_t id);
@@ -40,6 +44,8 @@ typedef struct pbi_detok {
     unsigned n_held;
     char held[8];
 } pbi_detok;
+/* For text that goes on after other text; set first = 1 for the beginning of one, where the
+ * space prefix of SentencePiece is dropped. */
 void pbi_detok_init(pbi_detok *d, const pbi_tokenizer *t, int special);
 /* Appends to *buf (malloc'ed, *n bytes used, *cap allocated). last: flush what is held. */
 int pbi_detok_push(pbi_detok *d, int32_t id, int last, char **buf, size_t *n, size_t *cap);

@@ -137,8 +137,9 @@ static int encode_bpe(encoder *e, const char *s, size_t n)
 
 /* ---- the whole text ---------------------------------------------------- */
 
-/* longest token that begins at s; *id < 0: none */
-static size_t trie_match(const pbi_tokenizer *t, const char *s, size_t n, int special, int32_t *id)
+/* longest token that begins at s; *id < 0: none. user: marks of s, or NULL */
+static size_t trie_match(const pbi_tokenizer *t, const char *s, const unsigned char *user, size_t n,
+                         int special, int32_t *id)
 {
     size_t best = 0;
     int32_t k = t->trie_root[(unsigned char)s[0]];
@@ -149,6 +150,7 @@ static size_t trie_match(const pbi_tokenizer *t, const char *s, size_t n, int sp
         if (k < 0)
             break;
         const pbi_trie_node *e = &t->trie[k];
+        special = special && !(user && user[i]);
         if (e->token >= 0 && (special || !e->control)) {
             best = i + 1;
             *id = e->token;
@@ -158,7 +160,7 @@ static size_t trie_match(const pbi_tokenizer *t, const char *s, size_t n, int sp
     return best;
 }
 
-static int encode_text(encoder *e, const char *s, size_t n, int flags)
+static int encode_text(encoder *e, const char *s, const unsigned char *user, size_t n, int flags)
 {
     const pbi_tokenizer *t = e->t;
     int prefix = t->add_prefix && !(flags & PBI_TEXT_NO_PREFIX), rc = 0;
@@ -167,7 +169,8 @@ static int encode_text(encoder *e, const char *s, size_t n, int flags)
         int32_t id = -1;
         size_t len = 0;
         if (i < n && t->trie_root[(unsigned char)s[i]] >= 0)
-            len = trie_match(t, s + i, n - i, flags & PBI_TEXT_SPECIAL, &id);
+            len =
+                trie_match(t, s + i, user ? user + i : NULL, n - i, flags & PBI_TEXT_SPECIAL, &id);
         if (i < n && id < 0) {
             i++;
             continue;
@@ -189,6 +192,12 @@ static int encode_text(encoder *e, const char *s, size_t n, int flags)
 int pbi_tokenizer_encode(const pbi_tokenizer *t, const char *s, size_t n, int flags, int32_t **ids,
                          size_t *n_ids, pb_err *err)
 {
+    return pbi_tokenizer_encode_marked(t, s, NULL, n, flags, ids, n_ids, err);
+}
+
+int pbi_tokenizer_encode_marked(const pbi_tokenizer *t, const char *s, const unsigned char *user,
+                                size_t n, int flags, int32_t **ids, size_t *n_ids, pb_err *err)
+{
     encoder e = { .t = t, .err = err };
     if (err)
         err->code = 0;
@@ -203,7 +212,7 @@ int pbi_tokenizer_encode(const pbi_tokenizer *t, const char *s, size_t n, int fl
     if (!rc && bos)
         pbi_ids_push(&e.ids, t->bos);
     if (!rc)
-        rc = encode_text(&e, s, n, flags);
+        rc = encode_text(&e, s, user, n, flags);
     /* a template that writes BOS itself must not double it */
     if (!rc && bos && (flags & PBI_TEXT_SPECIAL) && e.ids.n > 1 && e.ids.id[1] == t->bos)
         memmove(e.ids.id, e.ids.id + 1, --e.ids.n * sizeof *e.ids.id);
