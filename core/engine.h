@@ -47,7 +47,7 @@ typedef struct pbi_engine_options {
 
 /* Creates and starts scheduler, sampler, constraints, spec and outputs. [main] */
 int pbi_engine_open(const pbi_engine_options *o, pbi_engine **out, pb_err *err);
-/* Releases all sequences (PB_REL_ABORTED), checks that no page is left, destroys. */
+/* Releases all sequences (PB_REL_ABORTED), sends nothing, destroys. */
 void pbi_engine_close(pbi_engine *e);
 /* Reads messages, runs at most one step, sends answers. Never blocks but on the device.
  * PB_LOOP_BUSY, PB_LOOP_IDLE (nothing to do), PB_LOOP_DONE (QUIT seen), or PB_E_*: the engine
