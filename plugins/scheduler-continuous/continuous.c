@@ -3,15 +3,16 @@
  * plugins/scheduler-continuous/continuous.c - iteration-level scheduling: every step is
  * composed anew, so that a sequence joins and leaves between any two tokens of the others.
  *
- * A step is filled in this order: one row for each sequence that decodes, then prompts (the
- * oldest first, `chunk` tokens each at most), then drafts to verify. Waiting sequences are
- * admitted in order of arrival while slots, rows and KV memory last; none is overtaken.
+ * A step is filled in this order: one row for each sequence that decodes, prompts that are not
+ * ended (the oldest first, `chunk` tokens each at most), waiting sequences in order of arrival
+ * while slots, rows and KV memory last - none is overtaken -, then drafts to verify.
  *
  * It keeps nothing between two calls. Invariants: the plan's sequences are in order of age, so
  * that a victim is never in the part of the step that is already built; the oldest running
  * sequence is never preempted and always gets rows, hence every sequence ends. Class EXACT.
  * After Orca (Yu et al., OSDI 2022). Test: test_schedulers.
  */
+#include "../scheduler-common/sched.h"
 #include <patchbay/plugin.h>
 
 #include <stdio.h>
@@ -30,25 +31,11 @@ typedef struct continuous {
     stats *st;
 } continuous;
 
-static int64_t min64(int64_t a, int64_t b)
-{
-    return a < b ? a : b;
-}
-
 /* Rows that a prompt may take now. */
 static int32_t prompt_rows(const continuous *c, int64_t n_left, int32_t rows)
 {
-    int64_t n = c->cfg->chunk > 0 ? min64(n_left, c->cfg->chunk) : n_left;
-    return (int32_t)min64(n, rows);
-}
-
-/* Drafts that are of use: the last token that a sequence may have needs none after it. */
-static int32_t useful_drafts(const pb_view *v, const pb_seq *s, int32_t rows)
-{
-    int64_t n = min64(v->max_draft, rows);
-    if (s->max_new >= 0)
-        n = min64(n, s->max_new - (s->n_tokens - s->n_prompt) - 1);
-    return n > 0 ? (int32_t)n : 0;
+    int64_t n = c->cfg->chunk > 0 ? psc_min(n_left, c->cfg->chunk) : n_left;
+    return (int32_t)psc_min(n, rows);
 }
 
 /* Plans the running sequences, oldest first; returns the rows left. *owed: tokens of their
@@ -70,21 +57,7 @@ static int32_t plan_running(continuous *c, const pb_view *v, pb_plan *out, int32
         rows -= out[i].n_tokens;
         c->st->chunked += out[i].n_tokens < out[i].seq->n_left;
     }
-    for (int32_t i = 0; i < n && rows > 0 && v->max_draft > 0; i++)
-        if (out[i].n_tokens == 1 && out[i].seq->n_left == 1) {
-            out[i].n_draft = useful_drafts(v, out[i].seq, rows);
-            rows -= out[i].n_draft;
-        }
     return rows;
-}
-
-static int32_t drop_empty(pb_plan *out, int32_t n)
-{
-    int32_t m = 0;
-    for (int32_t i = 0; i < n; i++)
-        if (out[i].n_tokens > 0)
-            out[m++] = out[i];
-    return m;
 }
 
 static int32_t next(void *self, const pb_view *v, pb_plan *out, int32_t cap)
@@ -93,14 +66,14 @@ static int32_t next(void *self, const pb_view *v, pb_plan *out, int32_t cap)
     int64_t owed = 0;
     int32_t n_run = v->n_running < cap ? v->n_running : cap;
     int32_t rows = plan_running(c, v, out, n_run, &owed);
-    int32_t n = drop_empty(out, n_run), slots = v->n_slots_free, running = v->n_running;
+    int32_t n_old = psc_drop_empty(out, n_run), n = n_old, slots = v->n_slots_free,
+            running = v->n_running;
     int64_t room = v->n_tokens_free - owed;
     for (int32_t i = 0; i < v->n_waiting && rows > 0 && slots > 0 && n < cap; i++) {
         const pb_seq *s = v->waiting[i];
         if (c->cfg->max_running > 0 && running >= c->cfg->max_running)
             break;
-        int64_t in_flight = 0, cached = v->match ? v->match(v->h, s, &in_flight) : 0;
-        int64_t left = cached < s->n_tokens ? s->n_tokens - cached : 1;
+        int64_t left = psc_to_compute(v, s);
         room -= left + c->cfg->headroom;
         /* with nothing else to run it is tried anyway: only the engine knows what really fits */
         if (room < 0 && running > 0) {
@@ -115,22 +88,17 @@ static int32_t next(void *self, const pb_view *v, pb_plan *out, int32_t cap)
         slots--;
         running++;
     }
+    /* last, for proposals may be wrong: they must not keep others out */
+    psc_give_drafts(v, out, n_old, rows);
     c->st->steps += n > 0;
     return n;
 }
 
-/* The youngest, if it is younger than the one in need. */
 static int32_t victim(void *self, const pb_view *v, const pb_seq *needs)
 {
-    continuous *c = self;
-    for (int32_t i = 0; i < v->n_running; i++)
-        if (v->running[i] == needs) {
-            if (i == v->n_running - 1)
-                return -1;
-            c->st->preempted++;
-            return v->n_running - 1;
-        }
-    return -1;
+    int32_t i = psc_youngest(v, needs);
+    ((continuous *)self)->st->preempted += i >= 0;
+    return i;
 }
 
 /* ---- lifecycle ---------------------------------------------------------- */
@@ -148,6 +116,12 @@ static int create(const pb_host *host, const void *cfg, void **self, pb_err *err
     c->cfg = cfg;
     c->st = host->stats;
     *self = c;
+    return 0;
+}
+
+/* Nothing is kept. */
+static int reset(void *self)
+{
     return 0;
 }
 
@@ -197,5 +171,6 @@ PB_PLUGIN = {
     .stats_size = sizeof(stats),
     .ifaces = ifaces,
     .create = create,
+    .reset = reset,
     .destroy = destroy,
 };
