@@ -23,6 +23,10 @@ static int64_t no_match(void *self, const pb_seq *s, int64_t *n_inflight)
         *n_inflight = 0;
     return 0;
 }
+static int32_t no_idle(void *self, int32_t g)
+{
+    return 0;
+}
 static int no_check(void *self, pb_err *err)
 {
     return 0;
@@ -101,13 +105,17 @@ static const member backend_fns[] = { MUST(pb_backend, weight),
                                       MAY(pb_backend, poison, no_poison),
                                       END };
 static const member kernels_fns[] = { END };
-static const member attention_fns[] = {
-    MUST(pb_attention, plan),           MUST(pb_attention, attach),
-    MUST(pb_attention, reserve),        MUST(pb_attention, table),
-    MUST(pb_attention, commit),         MUST(pb_attention, truncate),
-    MUST(pb_attention, release),        MAY(pb_attention, match, no_match),
-    MAY(pb_attention, check, no_check), END
-};
+static const member attention_fns[] = { MUST(pb_attention, plan),
+                                        MUST(pb_attention, attach),
+                                        MUST(pb_attention, reserve),
+                                        MUST(pb_attention, table),
+                                        MUST(pb_attention, commit),
+                                        MUST(pb_attention, truncate),
+                                        MUST(pb_attention, release),
+                                        MAY(pb_attention, match, no_match),
+                                        MAY(pb_attention, check, no_check),
+                                        MAY(pb_attention, idle, no_idle),
+                                        END };
 static const member scheduler_fns[] = { MUST(pb_sched, next), MAY(pb_sched, victim, no_victim),
                                         END };
 static const member sampler_fns[] = { MUST(pb_sampler, draw), END };
@@ -131,6 +139,25 @@ static const member kvfmt_fns[] = { MUST(pb_kvfmt, layer_bytes),
                                     MAY(pb_kvfmt, usable, always_usable),
                                     MAY(pb_kvfmt, scratch_bytes, no_scratch),
                                     END };
+
+/* A function that is added to an interface must be added to its table. data: bytes of the members
+ * that are no functions. */
+#define COVERS(table, T, data)                                                                     \
+    _Static_assert(sizeof(T) == (data) + (sizeof(table) / sizeof *(table)-1) * sizeof(any_fn),     \
+                   "members of " #T " are missing in " #table)
+COVERS(model_fns, pb_model, 8);
+COVERS(weights_fns, pb_weights, 8);
+COVERS(backend_fns, pb_backend, 8);
+COVERS(attention_fns, pb_attention, 8);
+COVERS(scheduler_fns, pb_sched, 8);
+COVERS(sampler_fns, pb_sampler, 8);
+COVERS(constraint_fns, pb_constraint, 8);
+COVERS(spec_fns, pb_spec, 8);
+COVERS(parallel_fns, pb_comm, 16);
+COVERS(process_fns, pb_process, 8);
+COVERS(output_fns, pb_output, 8);
+COVERS(linear_fns, pb_linear_kernel, 48);
+COVERS(kvfmt_fns, pb_kvfmt, 32);
 
 static const shape shapes[] = {
     { .id = "model/1", .bytes = sizeof(pb_model), .members = model_fns },
