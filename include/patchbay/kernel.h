@@ -90,6 +90,13 @@ typedef struct pb_attend_args {
     int64_t q_stride, k_stride, v_stride, y_stride;
     const pb_attend_item *items;
     void *scratch; /* per thread, scratch_bytes() of the format */
+    /* NULL: an item holds all spans of its rows, attend() merges them and writes y. Else item i
+     * leaves them unmerged, for the backend to merge: query head h (of the KV head) of its row r
+     * and its span s at part + i * part_stride + ((r * heads + h) * n_spans + s) * (v_dim + 2):
+     * float m (maximum; -infinity when no key is visible, the rest is then not read), l, o[v_dim].
+     */
+    float *part;
+    int64_t part_stride; /* floats */
 } pb_attend_args;
 
 typedef struct pb_kvfmt {

@@ -37,7 +37,7 @@ extern "C" {
 
 #define PB_MAGIC 0x31474250u /* "PBG1": a wrong symbol must not look like ours */
 #define PB_ABI_MAJOR 0
-#define PB_ABI_MINOR 2 /* +1 with every change of a public struct or its meaning */
+#define PB_ABI_MINOR 3 /* +1 with every change of a public struct or its meaning */
 
 /* What a plugin may do to the tokens, compared with the plainest pipeline. */
 enum { PB_EXACT = 0, PB_NUMERIC = 1, PB_DISTRIBUTION = 2, PB_LOSSY = 3, PB_CLASS_MASK = 3 };
