@@ -31,8 +31,8 @@ static int refuse(const sim *d, int code, const char *what, int64_t value, int64
                   uint64_t step)
 {
     char msg[200];
-    snprintf(msg, sizeof msg, "backend-sim: step %llu: %s %lld, limit %lld",
-             (unsigned long long)step, what, (long long)value, (long long)limit);
+    snprintf(msg, sizeof msg, "step %llu: %s %lld, limit %lld", (unsigned long long)step, what,
+             (long long)value, (long long)limit);
     d->host->log(d->host, PB_LOG_ERROR, msg);
     return code;
 }
