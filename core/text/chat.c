@@ -2,6 +2,7 @@
  *
  * core/text/chat.c - a conversation to prompt ids, through the model's own chat template.
  */
+#define _POSIX_C_SOURCE 200809L /* localtime_r */
 #include "chat.h"
 #include <stdlib.h>
 #include <string.h>

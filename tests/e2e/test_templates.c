@@ -8,6 +8,7 @@
  * JSON lists where Python's Jinja prints True, None and reprs. We print as Python does; those
  * vectors are compared after mapping both to one form. The rest of what differs is named below.
  */
+#define _POSIX_C_SOURCE 200809L /* strdup */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
