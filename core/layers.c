@@ -66,14 +66,15 @@ static void free_word(pbi_word *w)
     free(w->origin);
 }
 
-/* Options that were written for a plugin which this layer replaces. */
-static void drop_orphans(pbi_layers *l, const char *slot, const char *plugin, int level)
+/* Options that were written for a plugin which this layer replaces; none of its own is there yet,
+ * because plugin keys are applied first. */
+static void drop_orphans(pbi_layers *l, const char *slot, const char *plugin)
 {
     int kept = 0;
     for (int i = 0; i < l->n_words; i++) {
         pbi_word *w = &l->words[i];
         int orphan = strcmp(w->slot, slot) == 0 && strcmp(w->key, "plugin") != 0 &&
-                     w->level < level && !(w->name && in_list(plugin, w->name));
+                     !(w->name && in_list(plugin, w->name));
         if (orphan)
             free_word(w);
         else
@@ -88,15 +89,14 @@ static int put(pbi_layers *l, const char *slot, const char *name, const char *ke
     pbi_word *w = pbi_layers_find(l, slot, name, key);
     int is_plugin = strcmp(key, "plugin") == 0;
     if (is_plugin && w && strcmp(w->value, value) != 0) {
-        drop_orphans(l, slot, value, l->n_levels);
+        drop_orphans(l, slot, value);
         w = pbi_layers_find(l, slot, name, key);
     }
     pbi_word fresh = { .slot = slot,
                        .name = name ? strdup(name) : NULL,
                        .key = strdup(key),
                        .value = strdup(value),
-                       .origin = strdup(origin),
-                       .level = l->n_levels };
+                       .origin = strdup(origin) };
     if (!fresh.key || !fresh.value || !fresh.origin || (name && !fresh.name)) {
         free_word(&fresh);
         return pbi_err(err, PB_E_NOMEM, "out of memory");
@@ -198,7 +198,6 @@ static int apply_file(pbi_layers *l, const pbi_ini *ini, pb_err *err)
             snprintf(origin, sizeof origin, "%.500s:%d", ini->path, e->line);
             rc = apply(l, pass, section, e->key, e->value, origin, err);
         }
-    l->n_levels++;
     return rc;
 }
 
@@ -319,7 +318,6 @@ int pbi_layers_set(pbi_layers *l, int n_set, const char *const *set, pb_err *err
     for (int pass = 0; pass < 2; pass++)
         for (int i = 0; i < n_set && !rc; i++)
             rc = apply_set(l, pass, set[i], err);
-    l->n_levels++;
     return rc;
 }
 

@@ -12,11 +12,11 @@ typedef struct pbi_word { /* one key, as written */
     const char *slot;     /* of pbi_slots, or "pipeline" */
     char *name;           /* list slots: which of its plugins; else NULL */
     char *key, *value, *origin;
-    int level, used; /* level: index of the file, base first; --set is the highest */
+    int used;
 } pbi_word;
 
 typedef struct pbi_layers {
-    int n_words, n_levels;
+    int n_words;
     pbi_word *words;
 } pbi_layers;
 

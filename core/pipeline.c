@@ -288,7 +288,7 @@ static int check_composition(const pbi_pipeline *p, pb_err *err)
             size_t n = strcspn(w, " ");
             int ok = n == 0;
             for (int k = 0; k < p->n_uses && !ok; k++)
-                ok = k != i && provides(p->uses[k], w, n);
+                ok = provides(p->uses[k], w, n);
             if (!ok)
                 return misfit(p, p->uses[i], w, (int)n, err);
             w += n + (w[n] == ' ');

@@ -26,6 +26,8 @@ static const pb_option options[] = {
     { "width", PB_T_INT, 0, offsetof(config, depth), "1", NULL, NULL, NULL, NULL, "how wide" },
 #elif defined(CASE_offset)
     { "width", PB_T_INT, 0, sizeof(config), "1", NULL, NULL, NULL, NULL, "how wide" },
+#elif defined(CASE_unaligned)
+    { "width", PB_T_INT, 0, 4, "1", NULL, NULL, NULL, NULL, "how wide" },
 #elif defined(CASE_twice)
     PB_INT(config, depth, "3", "1", "8", 0, "steps", "how deep"),
 #elif defined(CASE_nohelp)

@@ -51,6 +51,7 @@ static const struct {
     { "badopt", "option depth: its default is not valid: depth = 99: allowed is 1..8 steps" },
     { "overlap", "options depth and width share bytes" },
     { "offset", "option width: offset 16 in a config of 16 bytes" },
+    { "unaligned", "option width: offset 4 in a config of 16 bytes" },
     { "twice", "option depth occurs twice" },
     { "nohelp", "option width has no help text" },
     { "badcounter", "counter drawn: offset 8 in a stats block of 8 bytes" },

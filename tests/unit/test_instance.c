@@ -249,6 +249,7 @@ static void test_calls(void **state)
         snprintf(names[i], sizeof names[i], "f%d", i);
         assert_non_null(pbi_call_stat_get(in, names[i]));
     }
+    assert_ptr_equal(pbi_call_stat_get(in, "f98"), pbi_call_stat_get(in, "f99"));
     assert_int_equal(pbi_calls_logged(in), 0);
     pbi_calls_log("sampler,attention");
     assert_int_equal(pbi_calls_logged(in), 1);

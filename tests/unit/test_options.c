@@ -163,6 +163,11 @@ static void test_set(void **state)
     assert_int_equal(c.n, 32);
     assert_int_equal(pbi_option_set(opt("n"), "8192", &c, &err), PB_E_INVAL);
     assert_int_equal(pbi_option_set(opt("n"), "0", &c, &err), PB_E_INVAL);
+    pb_option free_pow2 = *opt("free_int");
+    free_pow2.flags = PB_O_POW2;
+    assert_int_equal(pbi_option_set(&free_pow2, "0", &c, &err), PB_E_INVAL);
+    assert_int_equal(pbi_option_set(&free_pow2, "-9223372036854775807", &c, &err), PB_E_INVAL);
+    assert_int_equal(pbi_option_set(&free_pow2, "4611686018427387904", &c, &err), 0);
     assert_int_equal(pbi_option_set(opt("size"), "2K", &c, &err), PB_E_INVAL);
     assert_string_equal(err.msg, "size = 2K: allowed is 4K..8G");
     assert_int_equal(pbi_option_set(opt("size"), "8G", &c, &err), 0);
@@ -197,6 +202,7 @@ static void test_nearest(void **state)
     assert_string_equal(pbi_nearest("cup", names, 6), "cpu");
     assert_string_equal(pbi_nearest("conti", names, 6), "contiguous"); /* a beginning */
     assert_null(pbi_nearest("xyz", names, 6));
+    assert_null(pbi_nearest("xm", names, 6)); /* two edits make anything of two letters */
     assert_null(pbi_nearest("", names, 6));
     assert_null(pbi_nearest("ab", names, 0));
     char longer[500];
