@@ -363,7 +363,7 @@ static void run_here(const pbi_check *c, const char *path, uint64_t seed, shared
     pb_err err = { 0 };
     if (!c->before_load) {
         if (pbi_loader_open_file(path, &l.lib, &err)) {
-            s->f.status = pbi_say(&l, PBI_SKIP, "does not load");
+            s->f.status = pbi_say(&l, PBI_FAIL, "%s", err.msg);
             return;
         }
         snprintf(s->f.slot, sizeof s->f.slot, "%s", l.lib->slot);
