@@ -5,6 +5,7 @@
  */
 #include "cli.h"
 #include "layers.h"
+#include "model.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -58,12 +59,29 @@ static void print_pipeline(const pbi_pipeline *p)
             print_plugins(p, pbi_slots[i]);
 }
 
+static int print_program(const pbi_pipeline *p, const char *path, pb_err *err)
+{
+    pbi_model *m = NULL;
+    int rc = pbi_model_open(p, path, PBI_MODEL_NO_TEXT, &m, err);
+    if (!rc)
+        pbi_program_print(pbi_program_get(m->program), stdout);
+    pbi_model_close(m);
+    return rc;
+}
+
 int pbi_cmd_show(int argc, char **argv)
 {
     pbi_common c = { 0 };
-    int n;
-    const pbi_arg table[] = { PBI_ARG_PIPELINE(&c), PBI_ARG_MODEL(&c), PBI_ARG_SET(&c),
-                              PBI_ARG_JSON(&c), PBI_ARGS_END };
+    int program = 0, n;
+    const pbi_arg table[] = { PBI_ARG_PIPELINE(&c),
+                              PBI_ARG_MODEL(&c),
+                              PBI_ARG_SET(&c),
+                              PBI_ARG_JSON(&c),
+                              { .name = "--program",
+                                .kind = PBI_ARG_FLAG,
+                                .out = &program,
+                                .help = "print the model's operations instead; with -m" },
+                              PBI_ARGS_END };
     int rc = pbi_args(argc, argv, table, &n);
     if (rc != PBI_GO)
         return rc;
@@ -74,11 +92,13 @@ int pbi_cmd_show(int argc, char **argv)
     pbi_pipeline *p = NULL;
     pb_err err = { 0 };
     rc = pbi_common_load(&c, &p, &err);
+    if (!rc && program)
+        rc = print_program(p, c.model ? c.model : "", &err);
     if (rc)
         rc = pbi_fail(argv[0], &err);
-    else if (c.json)
+    else if (c.json && !program)
         rc = pbi_print_json(pbi_pipeline_json(p));
-    else
+    else if (!program)
         print_pipeline(p);
     pbi_pipeline_free(p);
     return rc;
