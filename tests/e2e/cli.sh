@@ -3,7 +3,7 @@
 # cli.sh - the commands that need no model: exit statuses, messages, and that what `show` prints
 # is a pipeline that says the same.
 set -u
-pb=${PATCHBAY_BUILD:-.}/patchbay
+pb=$(cd "${PATCHBAY_BUILD:-.}" && pwd)/patchbay
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 cd "$work" || exit 1
