@@ -60,7 +60,7 @@ typedef struct pbi_outcome {
     int32_t n_kept;           /* of these kept */
     int32_t keep;             /* kept and forced ones */
     int32_t finish, dead_end; /* an output said so; a constraint left no token */
-    int64_t n_before;         /* tokens before this step */
+    int64_t n_before, base;   /* tokens, n_valid before this step */
 } pbi_outcome;
 
 typedef struct pbi_outmsg {

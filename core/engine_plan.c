@@ -97,15 +97,16 @@ static int check_entry(pbi_engine *e, int32_t i, int32_t *hint, int32_t *age)
 
 static int check_plan(pbi_engine *e, int32_t n)
 {
-    int32_t hint = 0, n_new = 0, age[1];
+    int32_t hint = 0, n_new = 0;
     int64_t rows = 0;
     if (n < 0 || n > e->lim.max_seqs)
         return blame(e, &e->s_next, 0, "count", n, e->lim.max_seqs);
     for (int32_t i = 0; i < n; i++) {
-        int rc = check_entry(e, i, &hint, age);
+        int32_t age = 0;
+        int rc = check_entry(e, i, &hint, &age);
         if (rc)
             return rc;
-        n_new += *age >= e->n_running;
+        n_new += age >= e->n_running;
         rows += e->plan[i].n_tokens + e->plan[i].n_draft;
     }
     if (rows > e->lim.max_rows)

@@ -165,12 +165,10 @@ static int append_forced(pbi_engine *e, int32_t i)
 
 /* ---- rows ------------------------------------------------------------- */
 
-/* Shows wanted row k of an item, which stands at position pos. */
-static void show_row(pbi_engine *e, const pbi_step_item *it, const pb_result *r, int32_t k)
+/* Shows the wanted row at r->logits[out], which stands at position pos. */
+static void show_row(pbi_engine *e, pbi_sequence *s, const pb_result *r, int32_t out, int64_t pos)
 {
-    pbi_sequence *s = pbi_seq_of(it->seq);
-    const float *row = r->logits + (int64_t)(it->first_out + k) * e->n_vocab;
-    int64_t pos = s->v.n_valid + it->want_from + k;
+    const float *row = r->logits + (int64_t)out * e->n_vocab;
     if (s->flags & PBI_SUBMIT_HASH)
         s->hash = XXH3_64bits_withSeed(row, (size_t)e->n_vocab * sizeof *row, s->hash);
     if (e->o.hooks.on_logits)
@@ -178,26 +176,28 @@ static void show_row(pbi_engine *e, const pbi_step_item *it, const pb_result *r,
     s->next_row = pos + 1;
 }
 
-/* Rows whose tokens were kept. With ALL_LOGITS every row counts that a run of one token
- * a step would compute: also the one whose token was cut. Rows of rejected drafts never do. */
-static void show_rows(pbi_engine *e, int32_t i, const pb_result *r)
+/* Rows whose tokens were kept; with ALL_LOGITS also those of the prompt, of forced tokens and of
+ * a token that another was put in place of. Each is one that a run of one token a step computes
+ * too, and the order is by position: so the hash depends on neither drafts nor chunks. */
+static void show_rows(pbi_engine *e, int32_t i, const pb_result *r, int ends)
 {
     const pbi_step_item *it = &e->items[i];
     const pbi_outcome *o = &e->outcome[i];
-    int all = (it->seq->flags & PB_SEQ_ALL_LOGITS) != 0;
-    int32_t first = it->n_tokens - 1 - it->want_from; /* wanted row that draws first */
-    int32_t from = all ? 0 : first, to;
+    pbi_sequence *s = pbi_seq_of(it->seq);
+    int64_t first = o->base + it->want_from; /* position of the first wanted row */
+    int64_t from, to;                        /* positions */
     if (!r->logits)
         return;
+    to = o->n_before - 1 + o->n_kept;
     if (o->first_draw < 0)
-        to = it->n_tokens - it->want_from;
-    else if (all)
-        to = first + (o->n_kept < o->n_new ? o->n_kept + 1 : o->n_new);
-    else
-        to = first + o->n_kept;
-    for (int32_t k = from; k < to; k++)
-        if (it->seq->n_valid + it->want_from + k >= pbi_seq_of(it->seq)->next_row)
-            show_row(e, it, r, k);
+        to = o->base + it->n_tokens;
+    else if (s->v.flags & PB_SEQ_ALL_LOGITS && !ends && o->n_kept < o->n_new)
+        to++;
+    from = s->v.flags & PB_SEQ_ALL_LOGITS || o->first_draw < 0 ? first : o->n_before - 1;
+    if (s->v.flags & PB_SEQ_ALL_LOGITS && to < s->v.n_prompt && o->first_draw >= 0)
+        to = s->v.n_prompt;
+    for (int64_t pos = from > s->next_row ? from : s->next_row; pos < to; pos++)
+        show_row(e, s, r, it->first_out + (int32_t)(pos - first), pos);
 }
 
 /* ---- commit and answer ------------------------------------------------ */
@@ -285,14 +285,14 @@ static int settle(pbi_engine *e, int32_t i, const pb_result *r)
     int rc = append_forced(e, i);
     if (rc)
         return rc;
-    show_rows(e, i, r);
     commit(e, i);
+    reason = end_reason(s, o);
+    show_rows(e, i, r, reason != 0);
     if (o->keep) {
         rc = send_new(e, s, o->keep);
         if (rc)
             return rc;
     }
-    reason = end_reason(s, o);
     if (!reason && o->dead_end && o->keep == o->n_new) {
         pb_err why = { 0 };
         pbi_err(&why, PB_E_PLUGIN, "constraint-%s%s: no token is allowed at position %lld",

@@ -36,7 +36,9 @@ static int32_t make_picks(pbi_engine *e)
     for (int32_t i = 0; i < e->n_items; i++) {
         const pbi_step_item *it = &e->items[i];
         int32_t out = it->first_out + it->n_tokens - 1 - it->want_from;
-        e->outcome[i] = (pbi_outcome){ .first_draw = -1, .n_before = it->seq->n_tokens };
+        e->outcome[i] = (pbi_outcome){ .first_draw = -1,
+                                       .n_before = it->seq->n_tokens,
+                                       .base = it->seq->n_valid };
         if (!item_draws(it))
             continue;
         e->outcome[i].first_draw = out;

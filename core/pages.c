@@ -235,10 +235,12 @@ static void drop_groups(pbi_pages *p)
 int pbi_pages_new(const char *owner, pbi_pages **out, pb_err *err)
 {
     pbi_pages *p = calloc(1, sizeof *p);
-    if (!p || !(p->owner = strdup(owner))) {
+    size_t n = strlen(owner) + 1;
+    if (!p || !(p->owner = malloc(n))) {
         free(p);
         return pbi_err(err, PB_E_NOMEM, "out of memory");
     }
+    memcpy(p->owner, owner, n);
     p->service = (pb_pages){ .size = sizeof(pb_pages),
                              .h = p,
                              .take = svc_take,
