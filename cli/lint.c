@@ -13,7 +13,7 @@
 
 typedef struct lint_args {
     const char *check;
-    int64_t seed;
+    int64_t seed, timeout;
     int in_process, json, strict, tap;
 } lint_args;
 
@@ -72,7 +72,8 @@ static int lint_file(const char *path, const lint_args *a, json_t *all, int *num
         pbi_finding f;
         if (a->check && strcmp(a->check, pbi_checks[i].name) != 0)
             continue;
-        pbi_conform_run(&pbi_checks[i], path, (uint64_t)a->seed, a->in_process, &f);
+        pbi_conform_run(&pbi_checks[i], path, (uint64_t)a->seed, a->in_process, (int)a->timeout,
+                        &f);
         if (is_silent(&f))
             continue;
         n[f.status]++;
@@ -106,7 +107,7 @@ static int known_check(const char *name)
 
 int pbi_cmd_lint(int argc, char **argv)
 {
-    lint_args a = { .seed = 1 };
+    lint_args a = { .seed = 1, .timeout = 20 };
     const pbi_arg table[] = {
         { .name = "--check",
           .kind = PBI_ARG_TEXT,
@@ -118,6 +119,11 @@ int pbi_cmd_lint(int argc, char **argv)
           .out = &a.seed,
           .value = "N",
           .help = "of the random runs; 1 if not given" },
+        { .name = "--timeout",
+          .kind = PBI_ARG_INT,
+          .out = &a.timeout,
+          .value = "S",
+          .help = "seconds that a check may take; 20 if not given" },
         { .name = "--in-process",
           .kind = PBI_ARG_FLAG,
           .out = &a.in_process,
@@ -135,6 +141,8 @@ int pbi_cmd_lint(int argc, char **argv)
         return rc;
     if (!n)
         return pbi_usage(argv[0], "which plugin? patchbay lint PLUGIN.so...");
+    if (a.timeout < 1 || a.timeout > 3600)
+        return pbi_usage(argv[0], "--timeout %lld: not in 1..3600", (long long)a.timeout);
     if (a.check && !known_check(a.check))
         return pbi_usage(argv[0], "no check is named '%s'; `patchbay lint PLUGIN.so` shows all",
                          a.check);

@@ -45,7 +45,7 @@ typedef struct pbi_finding {
 /* Runs one check in a forked child, so that a crash or a hang is a finding (in_process: here,
  * for debuggers). PBI_SKIP if the plugin fills another slot. [main] */
 void pbi_conform_run(const pbi_check *c, const char *path, uint64_t seed, int in_process,
-                     pbi_finding *out);
+                     int timeout_s, pbi_finding *out);
 const char *pbi_status_name(int status);
 
 /* Writes l->text and returns status, so that `return pbi_say(...)` works. */

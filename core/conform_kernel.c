@@ -80,6 +80,12 @@ static float float_at(int32_t type, const unsigned char *row, int64_t k)
     return half_to_float(h);
 }
 
+/* What a stored whole number stands for. */
+static float value_of(int32_t type, float d, float m, int q)
+{
+    return type == PB_Q4_1 ? fmaf(d, (float)q, m) : d * (float)q;
+}
+
 /* y of one stored row and one row of activations */
 static float dot(int32_t type, int32_t format, const unsigned char *w, const void *x, int64_t cols)
 {
@@ -87,7 +93,7 @@ static float dot(int32_t type, int32_t format, const unsigned char *w, const voi
     int q[BLOCK];
     if (type == PB_F32 || type == PB_F16) {
         for (int64_t k = 0; k < cols; k++)
-            acc = fmaf(((const float *)x)[k], float_at(type, w, k), acc);
+            acc = fmaf(float_at(type, w, k), ((const float *)x)[k], acc);
         return acc;
     }
     const signed char *xq = x;
@@ -98,7 +104,7 @@ static float dot(int32_t type, int32_t format, const unsigned char *w, const voi
         read_block(type, w + row_bytes(type, BLOCK) * (size_t)b, &d, &m, q);
         if (format == PB_X_F32) {
             for (int i = 0; i < BLOCK; i++)
-                acc = fmaf(((const float *)x)[b * BLOCK + i], d * (float)q[i], acc);
+                acc = fmaf(value_of(type, d, m, q[i]), ((const float *)x)[b * BLOCK + i], acc);
             continue;
         }
         for (int i = 0; i < BLOCK; i++)
@@ -115,7 +121,7 @@ static int is_defined(const pb_linear_kernel *k)
     int quant = k->w_type == PB_Q8_0 || k->w_type == PB_Q4_0 || k->w_type == PB_Q4_1;
     if (k->w_type == PB_F32 || k->w_type == PB_F16)
         return k->x_format == PB_X_F32;
-    return quant && (k->x_format == PB_X_Q8 || (k->x_format == PB_X_F32 && k->w_type != PB_Q4_1));
+    return quant && (k->x_format == PB_X_Q8 || k->x_format == PB_X_F32);
 }
 
 /* ---- a case ------------------------------------------------------------ */
@@ -309,17 +315,17 @@ static int check_row(pbi_lint *l, const pb_linear_kernel *k, const bench *b)
         memset(out, 0x7e, (size_t)(b->cols + 16) * sizeof *out);
         k->row(b->packed, b->rows, b->cols, r, out);
         for (int64_t c = 0; c < b->cols && !status; c++) {
-            double want;
+            float want;
             if (k->w_type == PB_F32 || k->w_type == PB_F16) {
-                want = (double)float_at(k->w_type, w, c);
+                want = float_at(k->w_type, w, c);
             } else {
                 read_block(k->w_type, w + row_bytes(k->w_type, BLOCK) * (size_t)(c / BLOCK), &d, &m,
                            q);
-                want = (double)d * q[c % BLOCK] + (double)m;
+                want = value_of(k->w_type, d, m, q[c % BLOCK]);
             }
-            if (!(fabs((double)out[c] - want) <= fabs(want) * 1e-6))
+            if (out[c] != want)
                 status = pbi_say(l, PBI_FAIL, "%s: row(%lld)[%lld] is %.9g, stored is %.9g",
-                                 k->name, (long long)r, (long long)c, (double)out[c], want);
+                                 k->name, (long long)r, (long long)c, (double)out[c], (double)want);
         }
         if (!status && ((unsigned char *)&out[b->cols])[0] != 0x7e)
             status = pbi_say(l, PBI_FAIL, "%s: row() writes past the row's end", k->name);
