@@ -485,9 +485,12 @@ int pbi_engine_pages_fault(pbi_engine *e)
     return pbi_pages_fault(pbi_runner_pages(e->o.runner), &e->err);
 }
 
-/* Nothing is attached: the plugin's references must be the pool's. */
+/* Nothing is attached: the plugin's references must be the pool's, and what it still holds must
+ * be a cache that it would give up. */
 static int check_idle(pbi_engine *e)
 {
+    const pbi_pages *p = pbi_runner_pages(e->o.runner);
+    const char *name = pbi_instance_use(e->a_check.in)->name;
     int rc;
     e->checked_idle = 1;
     if (!pbi_runner_opts(e->o.runner)->paranoid)
@@ -495,7 +498,16 @@ static int check_idle(pbi_engine *e)
     PBI_SITE(&e->a_check, rc = e->att->check(PBI_SELF(&e->a_check), &e->err));
     PBI_LOG(&e->a_check, rc, "idle");
     if (rc)
-        return pbi_err_prefix(&e->err, "attention-%s.check", pbi_instance_use(e->a_check.in)->name);
+        return pbi_err_prefix(&e->err, "attention-%s.check", name);
+    for (int32_t g = 0; g < pbi_pages_groups(p); g++) {
+        int32_t taken = pbi_pages_planned(p, g)->n_pages - 1 - pbi_pages_n_unused(p, g), idle;
+        PBI_SITE(&e->a_idle, idle = e->att->idle(PBI_SELF(&e->a_idle), g));
+        if (taken != idle)
+            return pbi_err(&e->err, PB_E_PLUGIN,
+                           "attention-%s.release: %d pages of group %d are left taken while no "
+                           "sequence is attached, and idle says %d",
+                           name, taken, g, idle);
+    }
     return pbi_engine_pages_fault(e);
 }
 

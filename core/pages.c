@@ -389,6 +389,11 @@ int32_t pbi_pages_n_free(const pbi_pages *p, int32_t g)
     return g >= 0 && g < p->n_groups ? available(p, &p->g[g]) : 0;
 }
 
+int32_t pbi_pages_n_unused(const pbi_pages *p, int32_t g)
+{
+    return p->g[g].n_free;
+}
+
 int32_t *pbi_pages_filled(pbi_pages *p, int32_t g)
 {
     return p->g[g].filled;

@@ -42,6 +42,7 @@ const pb_kv_plan *pbi_pages_planned(const pbi_pages *p, int32_t g);
 int32_t pbi_pages_refs(const pbi_pages *p, int32_t g, pb_page page); /* -1: no such page */
 int32_t pbi_pages_pins(const pbi_pages *p, int32_t g, pb_page page);
 int32_t pbi_pages_n_free(const pbi_pages *p, int32_t g);
+int32_t pbi_pages_n_unused(const pbi_pages *p, int32_t g); /* free, whatever the limit */
 /* [n_pages] tokens that each page holds from its beginning, as the step checker noted; 0 when a
  * page is taken */
 int32_t *pbi_pages_filled(pbi_pages *p, int32_t g);

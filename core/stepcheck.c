@@ -182,12 +182,18 @@ static int check_writes(const lane *l, pbi_step_checker *c, pb_err *err)
         pb_page p = l->table[k];
         int64_t pos = k * pt > l->kv0 ? k * pt : l->kv0;
         int32_t refs = c->pages ? pbi_pages_refs(c->pages, l->g, p) : 1;
-        if (p == 0 || refs != 1)
+        if (p == 0 || refs < 1)
+            return pbi_err(err, PB_E_PLUGIN,
+                           "%s: step %llu: page %d of group %d is written at position %lld by seq "
+                           "%llu but is free (table)",
+                           who(c), (unsigned long long)l->step, p, l->g, (long long)pos,
+                           (unsigned long long)l->id);
+        if (refs != 1)
             return pbi_err(err, PB_E_PLUGIN,
                            "%s: step %llu: page %d of group %d is written at position %lld by seq "
                            "%llu but has %d references (reserve must make it private)",
                            who(c), (unsigned long long)l->step, p, l->g, (long long)pos,
-                           (unsigned long long)l->id, refs < 0 ? 0 : refs);
+                           (unsigned long long)l->id, refs);
         if (c->written[l->g][p] == c->epoch)
             return pbi_err(err, PB_E_PLUGIN,
                            "%s: step %llu: page %d of group %d is written at position %lld by seq "

@@ -44,15 +44,16 @@ enum {
     REQUESTS,
     NEW,     /* tokens to make, at most */
     PROMPT,  /* longest */
+    LAX,     /* 1: no checks of steps, no poison: only the tokens tell */
     BACKEND, /* sim, cpu */
     THREADS,
     N_FIELDS
 };
 static const char *const names[N_FIELDS] = {
-    "seed",    "attention", "scheduler",  "sampled", "spec",    "mask",       "cut",
-    "chunk",   "page",      "seqs",       "rows",    "tight",   "groups",     "window",
-    "preempt", "amnesia",   "copy_steps", "ring",    "abort",   "all_logits", "eos",
-    "late",    "requests",  "new",        "prompt",  "backend", "threads",
+    "seed",    "attention", "scheduler",  "sampled", "spec",  "mask",       "cut",
+    "chunk",   "page",      "seqs",       "rows",    "tight", "groups",     "window",
+    "preempt", "amnesia",   "copy_steps", "ring",    "abort", "all_logits", "eos",
+    "late",    "requests",  "new",        "prompt",  "lax",   "backend",    "threads",
 };
 typedef struct fuzz_case {
     int64_t f[N_FIELDS];
@@ -98,6 +99,7 @@ static fuzz_case make_case(uint64_t seed, int cpu)
     c.f[REQUESTS] = pipe_below(&r, MAX_REQ - 1) + 1;
     c.f[NEW] = pipe_below(&r, 40);
     c.f[PROMPT] = pipe_below(&r, 60) + 1;
+    c.f[LAX] = pipe_below(&r, 2);
     c.f[BACKEND] = cpu;
     c.f[THREADS] = cpu ? pipe_below(&r, 3) : 0;
     return c;
@@ -187,6 +189,7 @@ static void fuzzed(const fuzz_case *c, pipe_config *p, texts *t)
     p->amnesia = (uint64_t)c->f[AMNESIA];
     p->copy_steps = (int32_t)c->f[COPY_STEPS];
     p->ring = (int32_t)c->f[RING];
+    p->paranoid = !c->f[LAX];
 }
 
 static int32_t ids_of[MAX_REQ][CTX + 8];

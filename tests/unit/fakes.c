@@ -254,10 +254,15 @@ static const pb_plugin donor_plugin = { PB_HEAD,
                                         .start = donor_start,
                                         .destroy = donor_destroy };
 
-/* ---- @mask and @cut: no state ----------------------------------------- */
+/* ---- @mask, @cut and @sched: no state --------------------------------- */
+
+typedef struct plain_config {
+    int64_t none_at, bug;
+} plain_config;
 
 typedef struct plain {
     const pb_host *host;
+    const plain_config *cfg;
     int32_t n_vocab;
 } plain;
 
@@ -265,6 +270,7 @@ static int plain_create(const pb_host *host, const void *cfg, void **self, pb_er
 {
     plain *p = host->alloc(host, sizeof *p, 0, "plain");
     p->host = host;
+    p->cfg = cfg;
     *self = p;
     return 0;
 }
@@ -297,7 +303,8 @@ static int mask(void *self, int32_t n, const pb_pick *p, uint32_t *bits, int64_t
         int64_t at = s->n_tokens + p[i].n_tail;
         int32_t last = p[i].n_tail ? p[i].tail[p[i].n_tail - 1] : s->tokens[s->n_tokens - 1];
         for (int32_t id = 0; id < m->n_vocab; id++)
-            if (mix((uint32_t)(last + at), (uint32_t)id) % 3 == 0 && id != last)
+            if ((mix((uint32_t)(last + at), (uint32_t)id) % 3 == 0 && id != last) ||
+                at == m->cfg->none_at)
                 bits[i * words + id / 32] &= ~(1u << (id % 32));
     }
     return 0;
@@ -331,6 +338,69 @@ static int cut(void *self, int32_t n, const pb_seq *const *s, const int32_t *n_n
     return 0;
 }
 
+static int32_t sched_next(void *self, const pb_view *v, pb_plan *out, int32_t cap)
+{
+    static const pb_seq stranger = { .size = sizeof stranger, .n_tokens = 1, .n_left = 1 };
+    const plain *p = self;
+    int64_t bug = p->cfg->bug;
+    int32_t n = 0, rows = v->max_rows;
+    if (bug == SCHED_IDLE)
+        return 0;
+    for (int32_t i = 0; i < v->n_running && n < cap && rows > 0; i++, rows--)
+        out[n++] = (pb_plan){ .seq = v->running[i], .n_tokens = 1 };
+    for (int32_t i = 0; i < v->n_waiting && i < v->n_slots_free && n < cap && rows > 0; i++, rows--)
+        out[n++] = (pb_plan){ .seq = v->waiting[i], .n_tokens = 1 };
+    if (!n)
+        return 0;
+    if (bug == SCHED_TWICE && n < cap) {
+        out[n] = out[0];
+        n++;
+    }
+    if (bug == SCHED_STRANGER)
+        out[n - 1].seq = &stranger;
+    if (bug == SCHED_TOO_MANY)
+        out[0].n_tokens = (int32_t)out[0].seq->n_left + 1;
+    if (bug == SCHED_ZERO)
+        out[0].n_tokens = 0;
+    if (bug == SCHED_ROWS)
+        out[0].n_tokens = v->max_rows + 1;
+    if (bug == SCHED_DRAFT)
+        out[0].n_draft = 1;
+    return n;
+}
+
+static int32_t sched_victim(void *self, const pb_view *v, const pb_seq *needs)
+{
+    const plain *p = self;
+    int32_t at = 0;
+    while (v->running[at] != needs)
+        at++;
+    if (p->cfg->bug == SCHED_OLDER)
+        return at;
+    return v->n_running - 1 > at ? v->n_running - 1 : -1;
+}
+
+static const pb_sched sched_vtbl = { .size = sizeof sched_vtbl,
+                                     .next = sched_next,
+                                     .victim = sched_victim };
+static const pb_iface sched_ifaces[] = { { "scheduler/1", &sched_vtbl }, { NULL, NULL } };
+static const pb_option plain_options[] = {
+    PB_INT(plain_config, none_at, "-1", "-1", NULL, 0, NULL, "position without any token"),
+    PB_INT(plain_config, bug, "0", "0", "8", 0, NULL, "which fault"), PB_OPTIONS_END
+};
+static const pb_plugin sched_plugin = { PB_HEAD,
+                                        .slot = "scheduler",
+                                        .name = "sched",
+                                        .version = "0",
+                                        .license = "MIT",
+                                        .summary = "one row for everyone",
+                                        .options = plain_options,
+                                        .config_size = sizeof(plain_config),
+                                        .ifaces = sched_ifaces,
+                                        .create = plain_create,
+                                        .start = plain_start,
+                                        .destroy = plain_destroy };
+
 static const pb_constraint mask_vtbl = { .size = sizeof mask_vtbl, .mask = mask };
 static const pb_output cut_vtbl = { .size = sizeof cut_vtbl, .accept = cut };
 static const pb_iface mask_ifaces[] = { { "constraint/1", &mask_vtbl }, { NULL, NULL } };
@@ -341,6 +411,8 @@ static const pb_plugin mask_plugin = { PB_HEAD,
                                        .version = "0",
                                        .license = "MIT",
                                        .summary = "allows some tokens",
+                                       .options = plain_options,
+                                       .config_size = sizeof(plain_config),
                                        .ifaces = mask_ifaces,
                                        .create = plain_create,
                                        .start = plain_start,
@@ -356,4 +428,4 @@ static const pb_plugin cut_plugin = { PB_HEAD,
                                       .start = plain_start,
                                       .destroy = plain_destroy };
 
-const pb_plugin *const fakes[] = { &donor_plugin, &mask_plugin, &cut_plugin, NULL };
+const pb_plugin *const fakes[] = { &donor_plugin, &mask_plugin, &cut_plugin, &sched_plugin, NULL };

@@ -4,7 +4,9 @@
  *
  * @donor  attention: a new sequence shares the pages of a running one, also in mid-page; option
  *         bug = 1..7 breaks it in a known way.
- * @mask   constraint: allows about two thirds of the tokens, by position and token before.
+ * @mask   constraint: allows about two thirds of the tokens, by position and token before;
+ *         option none_at = n: no token at position n.
+ * @sched  scheduler: one row for everyone; option bug = 1..8 breaks its contract.
  * @cut    output: forces tokens, drops tokens, ends answers, by place and token.
  */
 #ifndef FAKES_H
@@ -20,6 +22,16 @@ enum {
     BUG_STALE_TABLE, /* names the page that was replaced */
     BUG_SHORT_TABLE, /* one page too few */
     BUG_LEAK         /* release keeps a page */
+};
+enum {
+    SCHED_TWICE = 1, /* a sequence named twice */
+    SCHED_STRANGER,  /* no sequence of the view */
+    SCHED_TOO_MANY,  /* more tokens than are left */
+    SCHED_ZERO,
+    SCHED_ROWS,  /* more rows than a step has */
+    SCHED_DRAFT, /* drafts without spec */
+    SCHED_OLDER, /* a victim that is not younger */
+    SCHED_IDLE   /* plans nothing */
 };
 extern const pb_plugin *const fakes[]; /* ends with NULL */
 #endif
