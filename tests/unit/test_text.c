@@ -134,6 +134,16 @@ static vocab *spm_vocab(unsigned seed)
     return v;
 }
 
+/* a, sep and b in a row, at dst of n bytes; a may be at dst */
+static void joined(char *dst, size_t n, const char *a, const char *sep, const char *b)
+{
+    size_t x = strlen(a), y = strlen(sep), z = strlen(b);
+    assert_true(x + y + z < n);
+    memmove(dst, a, x);
+    memmove(dst + x, sep, y);
+    memmove(dst + x + y, b, z + 1);
+}
+
 /* Definition of SentencePiece BPE, in O(n^3): join the adjacent pair whose text is the token of
  * the best score, leftmost first, until none is left. */
 static int naive_spm(const vocab *v, const char *s, int32_t *out)
@@ -150,7 +160,7 @@ static int naive_spm(const vocab *v, const char *s, int32_t *out)
         double best = -1e9;
         for (int i = 0; i + 1 < n; i++) {
             char both[256];
-            snprintf(both, sizeof both, "%s%s", piece[i], piece[i + 1]);
+            joined(both, sizeof both, piece[i], "", piece[i + 1]);
             for (int j = 259; j < v->n; j++)
                 if (!strcmp(v->tok[j].s, both) && v->score[j] > best) {
                     best = v->score[j];
@@ -159,7 +169,7 @@ static int naive_spm(const vocab *v, const char *s, int32_t *out)
         }
         if (at < 0)
             break;
-        strcat(piece[at], piece[at + 1]);
+        joined(piece[at], sizeof piece[at], piece[at], "", piece[at + 1]);
         memmove(piece[at + 1], piece[at + 2], sizeof piece[0] * (size_t)(n - at - 2));
         n--;
     }
@@ -262,7 +272,7 @@ static int naive_bpe(const vocab *v, const char *word, int32_t *out)
         int at = -1;
         for (int i = 0; i + 1 < n && at < 0; i++) {
             char both[160];
-            snprintf(both, sizeof both, "%s %s", piece[i], piece[i + 1]);
+            joined(both, sizeof both, piece[i], " ", piece[i + 1]);
             if (!strcmp(both, v->merge[r].s))
                 at = i;
         }
@@ -270,7 +280,7 @@ static int naive_bpe(const vocab *v, const char *word, int32_t *out)
             r++;
             continue;
         }
-        strcat(piece[at], piece[at + 1]);
+        joined(piece[at], sizeof piece[at], piece[at], "", piece[at + 1]);
         memmove(piece[at + 1], piece[at + 2], sizeof piece[0] * (size_t)(n - at - 2));
         n--;
         r = 0;
