@@ -16,7 +16,10 @@ compile() {
     in=$1 out=$2 dir=$3
     shift 3
     common=
-    case $in in *attention*) common="$src/plugins/attention-common/*.c" ;; esac
+    case $in in
+    *attention*) common="$src/plugins/attention-common/*.c" ;;
+    *model-llama*) common=$src/plugins/model-llama/names.c ;;
+    esac
     # shellcheck disable=SC2086
     ${CC:-cc} -std=c11 -O1 -ffp-contract=off -fPIC -shared -fvisibility=hidden -w \
         -I"$src/include" -I"$dir" "$@" -o "$out" "$in" $common -lm
@@ -145,6 +148,18 @@ fault kernels-hello linear 'writes row' 's/r < panel1; r++/r <= panel1 \&\& r < 
 fault kernels-hello linear 'past packed_bytes' 's/^    return 0;$/    ((char *)out)[0] = 1; return 0;/'
 fault kernels-hello linear 'stored is' 's/(c % B < B \/ 2/(c % B <= B \/ 2/'
 fault kernels-hello linear 'the reference says' 's/c = p\[i\].col0; c < p\[i\].col0 + p\[i\].n_cols/c = 0; c < p[i].n_cols/'
+
+fault model-llama model 'claims' 's/^static int match(const pb_meta \*m)$/static int match(const pb_meta *m) { return 1; } static int match2(const pb_meta *m)/'
+fault model-llama model 'in build' 's/if (!match(m))/*(volatile int *)8 = 1; &/'
+fault model-llama model 'without a reason' 's/if (!match(m))/& return PB_E_UNSUPPORTED; &/'
+fault weights-gguf weights 'accepts a missing file' 's/int rc = map_file(g, path);/if (path[0]) return 0; &/'
+fault weights-gguf weights 'in open' 's/int rc = map_file(g, path);/if (path[0]) *(volatile int *)8 = 1; &/'
+fault weights-gguf weights 'fails without a reason' 's/int rc = map_file(g, path);/if (path[0]) return PB_E_IO; &/'
+
+# and every plugin of this build is clean
+for p in "$build"/.libs/*.so; do
+    out=$("$build/patchbay" lint "$p" 2>&1) && say ok "${p##*/} passes" || say "not ok" "${p##*/} passes" "$out"
+done
 
 echo "1..$n"
 test $bad = 0

@@ -6,6 +6,7 @@
  * The slow form shares only pbc_exp, pbc_log and pbc_gumbel with what it checks; these are
  * compared with the C library first. `test_draw bench` prints times instead of testing.
  */
+#define _GNU_SOURCE 1
 #include "../../plugins/backend-common/draw.h"
 
 #include <math.h>
