@@ -1,0 +1,74 @@
+#!/bin/sh
+# SPDX-License-Identifier: MIT
+#
+# tests/installcheck.sh - what a plugin author has after `make install` and nothing else: the
+# examples build out of tree against the installed headers and pkg-config file, pass lint, and
+# work in an INI; test plugins were not installed. Run it by `make check-install`.
+#
+# arguments: make, cc, bindir, libdir, pkglibdir
+set -eu
+src=${PATCHBAY_SRC:?run by make check-install} build=${PATCHBAY_BUILD:?run by make check-install}
+make=$1 CC=$2 bindir=$3 libdir=$4 pkglibdir=$5
+export CC
+root=$(mktemp -d)
+trap 'rm -rf "$root"' EXIT
+unset PATCHBAY_PLUGIN_PATH MAKEFLAGS || :
+
+step() { echo "== $*"; }
+fail() {
+    echo "installcheck: $*" >&2
+    exit 1
+}
+
+step "install into a folder"
+(cd "$build" && $make -s install DESTDIR="$root" >"$root/log" 2>&1) || { tail -20 "$root/log"; fail "make install"; }
+PATH=$root$bindir:$PATH
+# the installed tree is not at its prefix, so both are told where it is
+PKG_CONFIG_PATH=$root$libdir/pkgconfig PKG_CONFIG_SYSROOT_DIR=$root
+export PATH PKG_CONFIG_PATH PKG_CONFIG_SYSROOT_DIR
+for p in constraint-mask output-force attention-nocopy; do
+    test ! -e "$root$pkglibdir/$p.so" || fail "$p.so, a plugin for tests, was installed"
+done
+test -e "$root$pkglibdir/sampler-greedy.so" || fail "sampler-greedy.so was not installed"
+
+step "build the examples out of tree"
+cp -R "$src/examples" "$root/examples"
+chmod -R u+w "$root/examples"
+for d in hello-plugin hello-kernel; do
+    flags=$(pkg-config --cflags patchbay-plugin)
+    case $flags in *"$src"*) fail "pkg-config names the source tree: $flags" ;; esac
+    $make -s -C "$root/examples/$d" || fail "examples/$d does not build"
+done
+lines=$(wc -l <"$root/examples/hello-plugin/hello.c")
+test "$lines" -lt 60 || fail "hello-plugin has $lines lines; it is to stay under 60"
+
+step "lint them"
+hello=$root/examples/hello-plugin kernel=$root/examples/hello-kernel
+patchbay lint --strict "$hello/scheduler-hello.so" "$kernel/kernels-hello.so" || fail "lint"
+
+step "find, explain and check them"
+PATCHBAY_PLUGIN_PATH=$hello:$kernel:$root$pkglibdir
+export PATCHBAY_PLUGIN_PATH
+patchbay plugins >"$root/plugins"
+grep -q 'hello' "$root/plugins" || fail "patchbay plugins does not show hello"
+patchbay help scheduler-hello | grep -q held_back || fail "patchbay help does not show its counter"
+patchbay check "$hello/hello.ini" "$kernel/hello.ini" || fail "patchbay check"
+
+step "run them"
+cd "$root"
+run() {
+    patchbay run -c "$1" --ids 1,2,3,4,5 -n 12 --ignore-eos --json >"$2" || fail "patchbay run -c $1"
+    tr -d ' \n' <"$2" | sed 's/.*"output_ids":\(\[[0-9,]*\]\).*/\1/'
+}
+plain=$(run "$hello/batched.ini" batched.json)
+solo=$(run "$hello/hello.ini" hello.json)
+echo "tokens: $solo"
+case $solo in "["[0-9]*) ;; *) fail "no tokens in the answer" ;; esac
+test "$plain" = "$solo" || fail "tokens differ: $plain, with hello $solo"
+grep -q '"held_back"' hello.json || fail "the answer does not show hello's counter"
+patchbay run -c "$kernel/hello.ini" --ids 1,2,3,4,5 -n 12 --ignore-eos --json >kernel.json
+patchbay run -c "$kernel/hello.ini" --set kernels.plugin= --ids 1,2,3,4,5 -n 12 --ignore-eos --json \
+    >rows.json 2>/dev/null || cp kernel.json rows.json
+ids() { tr -d ' \n' <"$1" | sed 's/.*"output_ids":\(\[[0-9,]*\]\).*/\1/'; }
+test "$(ids kernel.json)" = "$(ids rows.json)" || fail "hello-kernel changes tokens"
+echo "installcheck: all good"
