@@ -75,10 +75,13 @@ int pbi_check_weights(pbi_lint *l)
     if (!status && !write_file(path, "", 0))
         status = must_refuse(l, path, "an empty file");
     for (int round = 0; round < 30 && !status; round++) {
-        static const char *const magic[] = { "GGUF\3\0\0\0", "\x80\0\0\0\0\0\0\0{", "{\"a\":", "" };
+        /* the first bytes of a GGUF, of a safetensors, of a JSON file, and of none */
+        static const char magic[4][9] = { "GGUF\3\0\0\0", "\x80\0\0\0\0\0\0\0", "{\"a\":\"b\"",
+                                          "" };
         for (size_t i = 0; i < sizeof junk; i++)
             junk[i] = (unsigned char)pbi_rig_random(&rng);
-        memcpy(junk, magic[round % 4], round % 4 < 2 ? 8 : 5);
+        if (round % 4 < 3)
+            memcpy(junk, magic[round % 4], 8);
         if (!write_file(path, junk, (size_t)pbi_rig_below(&rng, sizeof junk) + 1))
             status = must_refuse(l, path, "a file of random bytes");
     }
