@@ -5,7 +5,10 @@
  * no speculation, plenty of memory): ids, reason, logprobs and the hash of all logits.
  *
  * A failure prints a case that is as plain as it can be made and still fails, as a line for
- * PATCHBAY_FUZZ_CASE. Runs PATCHBAY_FUZZ_SECONDS (5); PATCHBAY_FUZZ_SEED starts elsewhere.
+ * PATCHBAY_FUZZ_CASE. Runs PATCHBAY_FUZZ_SECONDS (5), half of them on backend sim, whose tokens
+ * depend on every KV word read through the page tables, half on cpu with a small model; there the
+ * plain one has one thread and no vector instruction. PATCHBAY_FUZZ_BACKEND takes one of them,
+ * PATCHBAY_FUZZ_SEED starts elsewhere.
  */
 #define _GNU_SOURCE 1
 #include "../unit/fakes.h"
@@ -21,7 +24,7 @@
 enum {
     SEED,
     ATTENTION, /* contiguous, paged, hash, donor */
-    SCHEDULER, /* continuous, static */
+    SCHEDULER, /* continuous, static, wild: any plan that is valid */
     SAMPLED,
     SPEC,
     MASK,
@@ -46,14 +49,17 @@ enum {
     PROMPT,  /* longest */
     LAX,     /* 1: no checks of steps, no poison: only the tokens tell */
     BACKEND, /* sim, cpu */
+    MODEL,   /* of cpu: stored type, activations, KV format */
+    ISA,     /* any, auto */
     THREADS,
     N_FIELDS
 };
 static const char *const names[N_FIELDS] = {
-    "seed",    "attention", "scheduler",  "sampled", "spec",  "mask",       "cut",
-    "chunk",   "page",      "seqs",       "rows",    "tight", "groups",     "window",
-    "preempt", "amnesia",   "copy_steps", "ring",    "abort", "all_logits", "eos",
-    "late",    "requests",  "new",        "prompt",  "lax",   "backend",    "threads",
+    "seed",   "attention",  "scheduler", "sampled", "spec",       "mask",
+    "cut",    "chunk",      "page",      "seqs",    "rows",       "tight",
+    "groups", "window",     "preempt",   "amnesia", "copy_steps", "ring",
+    "abort",  "all_logits", "eos",       "late",    "requests",   "new",
+    "prompt", "lax",        "backend",   "model",   "isa",        "threads",
 };
 typedef struct fuzz_case {
     int64_t f[N_FIELDS];
@@ -76,7 +82,7 @@ static fuzz_case make_case(uint64_t seed, int cpu)
     fuzz_case c = { { (int64_t)seed } };
     uint64_t r = seed;
     c.f[ATTENTION] = pipe_below(&r, 4);
-    c.f[SCHEDULER] = pipe_below(&r, 4) == 0;
+    c.f[SCHEDULER] = some(&r, 2, 2);
     c.f[SAMPLED] = pipe_below(&r, 2);
     c.f[SPEC] = some(&r, 2, 6);
     c.f[MASK] = pipe_below(&r, 4) == 0;
@@ -101,6 +107,12 @@ static fuzz_case make_case(uint64_t seed, int cpu)
     c.f[PROMPT] = pipe_below(&r, 60) + 1;
     c.f[LAX] = pipe_below(&r, 2);
     c.f[BACKEND] = cpu;
+    c.f[MODEL] = cpu ? pipe_below(&r, 6) : 0;
+    c.f[ISA] = cpu ? pipe_below(&r, 2) : 0;
+    if (cpu) { /* steps cost more */
+        c.f[REQUESTS] = 1 + c.f[REQUESTS] / 2;
+        c.f[NEW] /= 2;
+    }
     c.f[THREADS] = cpu ? pipe_below(&r, 3) : 0;
     return c;
 }
@@ -135,8 +147,20 @@ static int read_case(const char *text, fuzz_case *c)
 /* ---- a case as a pipeline and requests -------------------------------- */
 
 typedef struct texts {
-    char backend[80], attention[80], scheduler[80], sampler[80], spec[80];
+    char backend[80], attention[80], scheduler[80], sampler[80], spec[80], weights[160];
 } texts;
+
+static void on_cpu(const fuzz_case *c, pipe_config *p, texts *t, const char *isa)
+{
+    static const char *const type[] = { "f32", "q8_0", "q4_1", "q4_0", "f16", "q8_0" };
+    int64_t m = c->f[MODEL];
+    snprintf(t->weights, sizeof t->weights,
+             "synthetic layers=2 width=64 heads=4 kv_heads=2 ffn=96 vocab=%d context=%d type=%s",
+             VOCAB, CTX, type[m]);
+    snprintf(t->backend, sizeof t->backend, "cpu isa=%s kv=%s activations=%s", isa,
+             m % 2 ? "f16" : "f32", m == 5 ? "f32" : "q8");
+    p->weights = t->weights;
+}
 
 static void common(const fuzz_case *c, pipe_config *p, texts *t)
 {
@@ -150,6 +174,8 @@ static void common(const fuzz_case *c, pipe_config *p, texts *t)
     p->constraint[0] = c->f[MASK] ? "@mask" : NULL;
     p->output[0] = c->f[CUT] ? "@cut" : NULL;
     snprintf(t->backend, sizeof t->backend, "sim echo=0.7");
+    if (c->f[BACKEND])
+        on_cpu(c, p, t, "any");
     p->backend = t->backend;
 }
 
@@ -167,6 +193,9 @@ static void fuzzed(const fuzz_case *c, pipe_config *p, texts *t)
     int page = pages[c->f[PAGE]], n = (int)c->f[SEQS] + 1;
     common(c, p, t);
     p->max_seqs = n;
+    p->threads = (int32_t)c->f[THREADS] + 1;
+    if (c->f[BACKEND])
+        on_cpu(c, p, t, c->f[ISA] ? "auto" : "any");
     p->max_rows = rows[c->f[ROWS]];
     p->kv_tokens = (int64_t)(n + 2) * (CTX + 2 * page);
     if (c->f[TIGHT]) /* one sequence fits, and a bit of another */
@@ -178,8 +207,10 @@ static void fuzzed(const fuzz_case *c, pipe_config *p, texts *t)
     }
     p->attention = t->attention;
     snprintf(t->scheduler, sizeof t->scheduler, "continuous chunk=%d", (int)c->f[CHUNK]);
-    if (c->f[SCHEDULER])
+    if (c->f[SCHEDULER] == 1)
         snprintf(t->scheduler, sizeof t->scheduler, "static batch=%d", n);
+    if (c->f[SCHEDULER] == 2)
+        snprintf(t->scheduler, sizeof t->scheduler, "@sched wild=%d", (int)c->f[CHUNK] + 1);
     p->scheduler = t->scheduler;
     if (c->f[SPEC]) {
         snprintf(t->spec, sizeof t->spec, "ngram min_n=1 max_draft=%d", (int)c->f[SPEC]);
@@ -368,7 +399,9 @@ int main(void)
 {
     const char *s = getenv("PATCHBAY_FUZZ_SECONDS"), *one = getenv("PATCHBAY_FUZZ_CASE");
     const char *from = getenv("PATCHBAY_FUZZ_SEED");
-    double limit = s ? atof(s) : 5, t0 = now();
+    const char *which = getenv("PATCHBAY_FUZZ_BACKEND");
+    double limit = s ? atof(s) : 5, t0 = now(), spent[2] = { 0, 0 };
+    int64_t n_cpu = 0;
     uint64_t seed = from ? strtoull(from, NULL, 10) : 1;
     char why[600];
     setvbuf(stdout, NULL, _IOLBF, 0);
@@ -380,14 +413,19 @@ int main(void)
         }
         return run_case(&c, why, sizeof why) ? fail(c, why, sizeof why, 1) : 0;
     }
-    for (; now() - t0 < limit; seed++) {
-        fuzz_case c = make_case(seed, 0);
+    for (; now() - t0 < limit; seed++) { /* half of the time on each backend */
+        int cpu = which ? !strcmp(which, "cpu") : spent[1] < spent[0];
+        fuzz_case c = make_case(seed, cpu);
+        double begin = now();
         if (run_case(&c, why, sizeof why))
             return fail(c, why, sizeof why, 0);
+        spent[cpu] += now() - begin;
+        n_cpu += cpu;
     }
-    printf("%lld cases, %lld requests, %lld tokens: %lld preempted, %lld drafts accepted, %lld "
+    printf("%lld cases (%lld on cpu), %lld requests, %lld tokens: %lld preempted, %lld drafts "
+           "accepted, %lld "
            "copies, %lld cached tokens\n",
-           (long long)tot.cases, (long long)tot.requests, (long long)tot.tokens,
+           (long long)tot.cases, (long long)n_cpu, (long long)tot.requests, (long long)tot.tokens,
            (long long)tot.preempted, (long long)tot.accepted, (long long)tot.copies,
            (long long)tot.cached);
     if (tot.cases > 300 && !(tot.preempted && tot.accepted && tot.copies && tot.cached)) {

@@ -257,13 +257,14 @@ static const pb_plugin donor_plugin = { PB_HEAD,
 /* ---- @mask, @cut and @sched: no state --------------------------------- */
 
 typedef struct plain_config {
-    int64_t none_at, bug;
+    int64_t none_at, bug, wild;
 } plain_config;
 
 typedef struct plain {
     const pb_host *host;
     const plain_config *cfg;
     int32_t n_vocab;
+    uint32_t calls;
 } plain;
 
 static int plain_create(const pb_host *host, const void *cfg, void **self, pb_err *err)
@@ -338,14 +339,51 @@ static int cut(void *self, int32_t n, const pb_seq *const *s, const int32_t *n_n
     return 0;
 }
 
+/* One entry, of any size that is allowed. */
+static int32_t wild_entry(const pb_view *v, const pb_seq *s, uint32_t z, int32_t *rows,
+                          pb_plan *out)
+{
+    int64_t most = s->n_left < *rows ? s->n_left : *rows;
+    if (most < 1 || z % 5 == 0)
+        return 0;
+    *out = (pb_plan){ .seq = s, .n_tokens = 1 + (int32_t)((z >> 4) % (uint32_t)most) };
+    if (z % 3 == 0)
+        out->n_tokens = (int32_t)most;
+    *rows -= out->n_tokens;
+    if (out->n_tokens == s->n_left && v->max_draft > 0) {
+        out->n_draft = (int32_t)((z >> 12) % (uint32_t)(v->max_draft + 1));
+        out->n_draft = out->n_draft < *rows ? out->n_draft : *rows;
+        *rows -= out->n_draft;
+    }
+    return 1;
+}
+
+static int32_t wild_next(plain *p, const pb_view *v, pb_plan *out, int32_t cap)
+{
+    uint32_t z = mix(p->calls++, (uint32_t)p->cfg->wild), start = z % 7;
+    int32_t n = 0, rows = v->max_rows, slots = v->n_slots_free;
+    for (int32_t i = 0; i < v->n_running && n < cap; i++) { /* in an order of its own */
+        const pb_seq *s = v->running[(i + (int32_t)start) % v->n_running];
+        n += wild_entry(v, s, mix(z, (uint32_t)i), &rows, &out[n]);
+    }
+    for (int32_t i = v->n_waiting - 1; i >= 0 && n < cap && slots > 0; i--)
+        if (wild_entry(v, v->waiting[i], mix(z, 77u + (uint32_t)i), &rows, &out[n])) {
+            n++;
+            slots--;
+        }
+    return n;
+}
+
 static int32_t sched_next(void *self, const pb_view *v, pb_plan *out, int32_t cap)
 {
     static const pb_seq stranger = { .size = sizeof stranger, .n_tokens = 1, .n_left = 1 };
-    const plain *p = self;
+    plain *p = self;
     int64_t bug = p->cfg->bug;
     int32_t n = 0, rows = v->max_rows;
     if (bug == SCHED_IDLE)
         return 0;
+    if (p->cfg->wild)
+        return wild_next(p, v, out, cap);
     for (int32_t i = 0; i < v->n_running && n < cap && rows > 0; i++, rows--)
         out[n++] = (pb_plan){ .seq = v->running[i], .n_tokens = 1 };
     for (int32_t i = 0; i < v->n_waiting && i < v->n_slots_free && n < cap && rows > 0; i++, rows--)
@@ -377,6 +415,11 @@ static int32_t sched_victim(void *self, const pb_view *v, const pb_seq *needs)
         at++;
     if (p->cfg->bug == SCHED_OLDER)
         return at;
+    if (p->cfg->wild) { /* any younger one, or none */
+        int32_t younger = v->n_running - 1 - at;
+        uint32_t z = mix((uint32_t)v->step, (uint32_t)needs->id);
+        return z % 3 == 0 || younger < 1 ? -1 : at + 1 + (int32_t)((z >> 8) % (uint32_t)younger);
+    }
     return v->n_running - 1 > at ? v->n_running - 1 : -1;
 }
 
@@ -386,7 +429,8 @@ static const pb_sched sched_vtbl = { .size = sizeof sched_vtbl,
 static const pb_iface sched_ifaces[] = { { "scheduler/1", &sched_vtbl }, { NULL, NULL } };
 static const pb_option plain_options[] = {
     PB_INT(plain_config, none_at, "-1", "-1", NULL, 0, NULL, "position without any token"),
-    PB_INT(plain_config, bug, "0", "0", "8", 0, NULL, "which fault"), PB_OPTIONS_END
+    PB_INT(plain_config, bug, "0", "0", "8", 0, NULL, "which fault"),
+    PB_INT(plain_config, wild, "0", "0", NULL, 0, NULL, "seed of random plans"), PB_OPTIONS_END
 };
 static const pb_plugin sched_plugin = { PB_HEAD,
                                         .slot = "scheduler",

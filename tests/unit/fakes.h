@@ -6,7 +6,8 @@
  *         bug = 1..7 breaks it in a known way.
  * @mask   constraint: allows about two thirds of the tokens, by position and token before;
  *         option none_at = n: no token at position n.
- * @sched  scheduler: one row for everyone; option bug = 1..8 breaks its contract.
+ * @sched  scheduler: one row for everyone; option bug = 1..8 breaks its contract;
+ *         wild = seed: whatever is valid, at random.
  * @cut    output: forces tokens, drops tokens, ends answers, by place and token.
  */
 #ifndef FAKES_H

@@ -3,14 +3,29 @@
 #define _GNU_SOURCE 1
 #include "pipe.h"
 #include "inspect.h"
+#include "model.h"
 #include "options.h"
 
 #include <math.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_IN = 4096, MAX_OPS = 12 };
+enum { MAX_IN = 4096, MAX_OPS = 12, MAX_THREADS = 8 };
+
+/* a team without finesse: two barriers around each run */
+typedef struct crew {
+    int32_t n;
+    pthread_t thread[MAX_THREADS];
+    pthread_barrier_t edge, inside;
+    void (*fn)(void *arg, int32_t thread, int32_t n);
+    void *arg;
+    struct worker {
+        struct crew *crew;
+        int32_t i;
+    } worker[MAX_THREADS];
+} crew;
 
 typedef struct buffer {
     void *data;
@@ -24,6 +39,9 @@ struct pipe {
     pb_team team;
     pbi_pipeline pl;
     pbi_use *uses[16];
+    pb_program *prog; /* &program, or the model's */
+    pbi_model *model;
+    crew crew;
     pb_program program;
     pb_op ops[MAX_OPS];
     pb_val_info vals[1];
@@ -202,13 +220,56 @@ static int advance(void *h, int64_t ns)
     return 0;
 }
 
-static void run_alone(void *h, void (*fn)(void *arg, int32_t thread, int32_t n), void *arg)
+static void *work(void *arg)
 {
-    fn(arg, 0, 1);
+    struct worker *w = arg;
+    crew *c = w->crew;
+    for (;;) {
+        pthread_barrier_wait(&c->edge);
+        if (!c->fn)
+            return NULL;
+        c->fn(c->arg, w->i, c->n);
+        pthread_barrier_wait(&c->edge);
+    }
 }
 
-static void no_barrier(void *h)
+static void team_run(void *h, void (*fn)(void *arg, int32_t thread, int32_t n), void *arg)
 {
+    crew *c = h;
+    c->fn = fn;
+    c->arg = arg;
+    pthread_barrier_wait(&c->edge);
+    fn(arg, 0, c->n);
+    pthread_barrier_wait(&c->edge);
+}
+
+static void team_barrier(void *h)
+{
+    pthread_barrier_wait(&((crew *)h)->inside);
+}
+
+static void crew_open(crew *c, int32_t n)
+{
+    c->n = n;
+    pthread_barrier_init(&c->edge, NULL, (unsigned)n);
+    pthread_barrier_init(&c->inside, NULL, (unsigned)n);
+    for (int32_t i = 1; i < n; i++) {
+        c->worker[i] = (struct worker){ c, i };
+        if (pthread_create(&c->thread[i], NULL, work, &c->worker[i]))
+            abort();
+    }
+}
+
+static void crew_close(crew *c)
+{
+    if (!c->n)
+        return;
+    c->fn = NULL;
+    pthread_barrier_wait(&c->edge);
+    for (int32_t i = 1; i < c->n; i++)
+        pthread_join(c->thread[i], NULL);
+    pthread_barrier_destroy(&c->edge);
+    pthread_barrier_destroy(&c->inside);
 }
 
 /* ---- port ------------------------------------------------------------- */
@@ -296,6 +357,7 @@ const void *pipe_last(pipe_t *p, uint32_t kind)
 
 static void make_program(pipe_t *p)
 {
+    p->prog = &p->program;
     p->program = (pb_program){ .size = sizeof p->program,
                                .n_vals = 1,
                                .n_groups = p->c.n_groups,
@@ -327,6 +389,19 @@ static void make_program(pipe_t *p)
 
 /* ---- open ------------------------------------------------------------- */
 
+static int open_model(pipe_t *p, pb_err *err)
+{
+    int rc = add_use(p, "weights", p->c.weights, err);
+    p->pl.core.context = p->c.max_ctx;
+    if (!rc)
+        rc = add_use(p, "model", "llama", err);
+    if (!rc)
+        rc = pbi_model_open(&p->pl, "", PBI_MODEL_NO_TEXT, &p->model, err);
+    if (!rc)
+        p->prog = pbi_program_get(p->model->program);
+    return rc;
+}
+
 static int open_device(pipe_t *p, pb_err *err)
 {
     pbi_device_options d = { .backend = p->uses[0],
@@ -339,22 +414,25 @@ static int open_device(pipe_t *p, pb_err *err)
                                       .max_rows = p->c.max_rows,
                                       .max_ctx = p->c.max_ctx,
                                       .n_vocab = p->c.n_vocab } };
+    crew_open(&p->crew, p->c.threads);
     p->clock = (pb_clock){ .size = sizeof p->clock, .h = p, .advance = advance };
-    p->team = (pb_team){
-        .size = sizeof p->team, .h = p, .n_threads = 1, .run = run_alone, .barrier = no_barrier
-    };
+    p->team = (pb_team){ .size = sizeof p->team,
+                         .h = &p->crew,
+                         .n_threads = p->c.threads,
+                         .run = team_run,
+                         .barrier = team_barrier };
     return pbi_device_open(&d, &p->dev, err);
 }
 
 static int64_t kv_bytes(const pipe_t *p)
 {
     int64_t n = 0;
-    for (int32_t g = 0; g < p->program.n_groups; g++) {
+    for (int32_t g = 0; g < p->prog->n_groups; g++) {
         pb_kv_group out = { .size = sizeof out };
         pb_err err;
         const pb_backend *be = pbi_device_backend(p->dev);
-        if (be->kv_group(pbi_instance_self(pbi_device_instance(p->dev)), &p->program.groups[g],
-                         &out, &err))
+        if (be->kv_group(pbi_instance_self(pbi_device_instance(p->dev)), &p->prog->groups[g], &out,
+                         &err))
             return 0;
         n += out.token_bytes;
     }
@@ -364,7 +442,7 @@ static int64_t kv_bytes(const pipe_t *p)
 static int open_engine(pipe_t *p, pb_err *err)
 {
     pbi_runner_options r = { .device = p->dev,
-                             .program = &p->program,
+                             .program = p->prog,
                              .attention = p->uses[1],
                              .kv_bytes = kv_bytes(p),
                              .paranoid = p->c.paranoid };
@@ -382,7 +460,7 @@ static int open_engine(pipe_t *p, pb_err *err)
                                     .kv_bytes = r.kv_bytes,
                                     .paranoid = p->c.paranoid };
     pbi_engine_limits(&p->pl, p->c.max_ctx, &r.limits);
-    rc = pbi_device_weights(p->dev, &p->program, NULL, NULL, err);
+    rc = pbi_device_weights(p->dev, p->prog, NULL, NULL, err);
     if (!rc)
         rc = pbi_runner_open(&r, &p->run, err);
     e.runner = p->run;
@@ -399,6 +477,8 @@ int pipe_open(const pipe_config *c, pipe_t **out, pb_err *err)
     p->c = *c;
     make_program(p);
     rc = add_uses(p, err);
+    if (!rc && c->weights)
+        rc = open_model(p, err);
     if (!rc)
         rc = open_device(p, err);
     if (!rc)
@@ -418,8 +498,10 @@ void pipe_close(pipe_t *p)
     pbi_engine_close(p->eng);
     pbi_runner_close(p->run);
     if (p->dev)
-        pbi_device_weights_release(p->dev, &p->program);
+        pbi_device_weights_release(p->dev, p->prog);
     pbi_device_close(p->dev);
+    crew_close(&p->crew);
+    pbi_model_close(p->model);
     for (int i = 0; i < p->pl.n_uses; i++)
         pipe_use_free(p->uses[i]);
     while (p->in_n)
@@ -446,7 +528,7 @@ pbi_device *pipe_device(pipe_t *p)
 
 const pb_program *pipe_program(const pipe_t *p)
 {
-    return &p->program;
+    return p->prog;
 }
 
 /* ---- run -------------------------------------------------------------- */
