@@ -191,8 +191,10 @@ int pba_blocks_reserve(pba_blocks *b, const pb_seq *s, int64_t n_end)
         n_cow -= unshare(b, s, from, to, n_cow);
         rc = make_room(b, n_new + n_cow, spare);
     }
-    if (!rc)
+    if (!rc) {
+        n_cow = count_shared(b, s, from, to); /* eviction may have left s the only user */
         rc = take(b, n_new + n_cow);
+    }
     if (rc)
         return rc;
     int32_t j = 0;

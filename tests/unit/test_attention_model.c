@@ -546,6 +546,11 @@ static void setup(world *w, const char *name)
         snprintf(text[2], sizeof text[2], "hash_bits=%d", below(w, 3) ? 64 : 1 + below(w, 6));
         opt[n++] = text[2];
     }
+    if (strcmp(name, "radix") == 0) {
+        static const char *const evict[] = { "lru", "lfu", "fifo" };
+        snprintf(text[2], sizeof text[2], "evict=%s", evict[below(w, 3)]);
+        opt[n++] = text[2];
+    }
     for (int32_t g = 0; g < w->n_groups; g++)
         w->group[g] = (pb_kv_group){ .size = sizeof(pb_kv_group),
                                      .kind = PB_KV_GQA,
@@ -589,6 +594,11 @@ static void teardown(world *w)
     free(w->kv[1]);
 }
 
+static int caches(const char *name)
+{
+    return strcmp(name, "hash") == 0 || strcmp(name, "radix") == 0;
+}
+
 /* 0, or -1 with w->why */
 static int run_case(world *w, const char *name, uint64_t seed, int fault, totals *t)
 {
@@ -613,10 +623,10 @@ static int run_case(world *w, const char *name, uint64_t seed, int fault, totals
     t->cached += w->n_cached;
     t->full += w->n_full;
     t->copied += w->n_copied;
-    if (strcmp(name, "hash") == 0) {
+    if (caches(name))
         t->evicted += plug_counter(&w->p, "evicted");
+    if (strcmp(name, "hash") == 0)
         t->collisions += plug_counter(&w->p, "collisions");
-    }
     teardown(w);
     return rc;
 }
@@ -660,6 +670,11 @@ static void test_hash(void **state)
     fuzz("hash");
 }
 
+static void test_radix(void **state)
+{
+    fuzz("radix");
+}
+
 /* The fault is found within so many cases. */
 static void finds(const char *name, int fault, int within)
 {
@@ -679,14 +694,16 @@ static void test_planted(void **state)
     finds("hash", NO_COPY, 300);
     finds("hash", EARLY_COMMIT, 300);
     finds("hash", EARLY_UNREF, 300);
+    finds("radix", NO_COPY, 300);
+    finds("radix", EARLY_COMMIT, 300);
+    finds("radix", EARLY_UNREF, 300);
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_contiguous),
-        cmocka_unit_test(test_paged),
-        cmocka_unit_test(test_hash),
+        cmocka_unit_test(test_contiguous), cmocka_unit_test(test_paged),
+        cmocka_unit_test(test_hash),       cmocka_unit_test(test_radix),
         cmocka_unit_test(test_planted),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
