@@ -49,7 +49,7 @@ static int is_name(const char *s, int dash)
     return 1;
 }
 
-static int check_identity(const pb_plugin *d, pb_err *err)
+int pbi_inspect_identity(const pb_plugin *d, pb_err *err)
 {
     if (!d->slot || !pbi_slot_iface(d->slot))
         return pbi_err(err, PB_E_PLUGIN, "slot '%.40s' is unknown", d->slot ? d->slot : "(NULL)");
@@ -181,8 +181,11 @@ static int copy_ifaces(pb_plugin *c, pb_err *err)
 {
     int n = 0, offered = 0;
     const char *want = pbi_slot_iface(c->slot);
-    while (c->ifaces && c->ifaces[n].id && n < MAX_ENTRIES)
-        n++;
+    for (; c->ifaces && c->ifaces[n].id && n < MAX_ENTRIES; n++)
+        offered |= strcmp(c->ifaces[n].id, want) == 0;
+    if (!offered)
+        return pbi_err(err, PB_E_PLUGIN, "slot %s needs interface %s, which it does not offer",
+                       c->slot, want);
     pb_iface *copy = calloc((size_t)n + 1, sizeof *copy);
     if (!copy)
         return pbi_err(err, PB_E_NOMEM, "out of memory");
@@ -192,21 +195,20 @@ static int copy_ifaces(pb_plugin *c, pb_err *err)
                      ? pbi_iface_normalise(copy[i].id, c->ifaces[i].vtbl, &copy[i].vtbl, err)
                      : pbi_err(err, PB_E_PLUGIN, "interface %s has no vtable", copy[i].id);
         if (rc) {
+            while (i-- > 0)
+                if (copy[i].vtbl != c->ifaces[i].vtbl)
+                    free((void *)(uintptr_t)copy[i].vtbl);
             free(copy);
             return rc;
         }
-        offered |= strcmp(copy[i].id, want) == 0;
     }
     c->ifaces = copy;
-    if (!offered)
-        return pbi_err(err, PB_E_PLUGIN, "slot %s needs interface %s, which it does not offer",
-                       c->slot, want);
     return 0;
 }
 
 int pbi_inspect(const pb_plugin *d, const pb_plugin **out, pb_err *err)
 {
-    int rc = check_identity(d, err);
+    int rc = pbi_inspect_identity(d, err);
     if (!rc)
         rc = check_tables(d, err);
     if (rc)

@@ -12,6 +12,8 @@
 /* The prefix that never changes: magic and size, then the layout. size_avail: bytes known to be
  * readable at d. PB_E_PLUGIN with what to rebuild. */
 int pbi_inspect_head(const pb_plugin *d, size_t size_avail, pb_err *err);
+/* Slot, name and the other fields that every plugin has. */
+int pbi_inspect_identity(const pb_plugin *d, pb_err *err);
 /* Identity, tables, interfaces. *out: a copy with optional functions filled by defaults and with
  * writable copies of all vtables; never freed, like the library it comes from. */
 int pbi_inspect(const pb_plugin *d, const pb_plugin **out, pb_err *err);

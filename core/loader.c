@@ -133,7 +133,8 @@ typedef struct image {
     uint64_t hash;
 } image;
 
-/* dlopen reads past the end of a truncated file; so its headers are checked before. */
+/* dlopen, debuggers and sanitizers read past the end of a truncated file; so its headers are
+ * checked before. Section headers come last in the file. */
 static int check_elf(const image *im, pb_err *err)
 {
     const ElfW(Ehdr) *h = im->map;
@@ -145,6 +146,9 @@ static int check_elf(const image *im, pb_err *err)
     size_t n = h->e_phnum;
     if (h->e_phoff > im->n || (im->n - h->e_phoff) / sizeof(ElfW(Phdr)) < n)
         return pbi_err(err, PB_E_PLUGIN, "truncated: %zu bytes end inside its program headers",
+                       im->n);
+    if (h->e_shoff > im->n || im->n - h->e_shoff < (size_t)h->e_shnum * h->e_shentsize)
+        return pbi_err(err, PB_E_PLUGIN, "truncated: %zu bytes end before its section headers",
                        im->n);
     for (size_t i = 0; i < n; i++) {
         ElfW(Phdr) p;
@@ -346,9 +350,11 @@ static int open_mapped(const char *path, const image *im, const pbi_library **ou
         own = find_descriptor(h, err);
     if (!own)
         return PB_E_PLUGIN;
-    int rc = pbi_inspect(own, &desc, err);
+    int rc = pbi_inspect_identity(own, err);
     if (!rc)
-        rc = check_file_name(path, file, desc, err);
+        rc = check_file_name(path, file, own, err);
+    if (!rc)
+        rc = pbi_inspect(own, &desc, err);
     if (rc)
         return rc;
     *out = keep(desc, path, im->hash);
