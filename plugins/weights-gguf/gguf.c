@@ -118,14 +118,22 @@ static void *copy_room(gguf *g, uint64_t n)
     }
     n = (n + 7) / 8 * 8;
     if (!c || c->used + n > c->cap) {
-        size_t cap = n > CHUNK ? (size_t)n : CHUNK;
-        c = g->host->alloc(g->host, sizeof *c + cap, 0, "metadata");
-        if (!c) {
+        /* what is large gets a chunk of its own, so that little room is lost at chunks' ends */
+        size_t cap = n > CHUNK / 16 ? (size_t)n : CHUNK;
+        struct chunk *fresh = g->host->alloc(g->host, sizeof *c + cap, 0, "metadata");
+        if (!fresh) {
             fail(g, PB_E_NOMEM, "no memory for %zu bytes of metadata", cap);
             return NULL;
         }
-        *c = (struct chunk){ .next = g->chunks, .cap = cap };
-        g->chunks = c;
+        *fresh = (struct chunk){ .cap = cap };
+        if (c && cap != CHUNK) {
+            fresh->next = c->next;
+            c->next = fresh;
+        } else {
+            fresh->next = c;
+            g->chunks = fresh;
+        }
+        c = fresh;
     }
     void *p = (char *)(c + 1) + c->used;
     c->used += (size_t)n;
@@ -216,12 +224,7 @@ static int element(gguf *g, const unsigned char *p, uint32_t type, const char *k
                         key, x, (uint64_t)(p - g->map));
         *i = (int64_t)x;
         break;
-    case BOOL:
-        if (x > 1)
-            return fail(g, PB_E_FORMAT, "%s = %" PRIu64 " at offset %" PRIu64 " is no truth value",
-                        key, x, (uint64_t)(p - g->map));
-        *i = (int64_t)x;
-        break;
+    case BOOL: *i = x != 0; break; /* writers leave other bytes than 0 and 1 */
     default: *i = (int64_t)x;
     }
     return 0;
@@ -329,13 +332,15 @@ static int read_rows(const pb_tensor *t, int64_t row0, int64_t n_rows, void *dst
 
 static int shape(gguf *g, pb_tensor *t, uint64_t n_dims)
 {
-    uint64_t elements = 1;
+    uint64_t elements = 1, rows = 1; /* a dimension may be 0, so rows can be over elements */
     for (uint64_t d = 0; d < 4; d++) {
         uint64_t at = g->pos, n = 1;
         int rc = d < n_dims ? number(g, 8, t->name, &n) : 0;
         if (rc)
             return rc;
-        if (n > INT64_MAX || __builtin_mul_overflow(elements, n, &elements) || elements > INT64_MAX)
+        if (n > INT64_MAX || __builtin_mul_overflow(elements, n, &elements) ||
+            elements > INT64_MAX || __builtin_mul_overflow(rows, d ? n : 1, &rows) ||
+            rows > INT64_MAX)
             return fail(g, PB_E_FORMAT,
                         "tensor %s: dimension %" PRIu64 " at offset %" PRIu64 " is %" PRIu64
                         ", that is over 2^63 elements",
@@ -344,7 +349,7 @@ static int shape(gguf *g, pb_tensor *t, uint64_t n_dims)
     }
     t->n_dims = (int32_t)n_dims;
     t->cols = t->dim[0];
-    t->rows = t->dim[1] * t->dim[2] * t->dim[3];
+    t->rows = (int64_t)rows;
     return 0;
 }
 
