@@ -40,7 +40,7 @@ typedef struct world {
     const pb_attention *v;
     pbi_pages *pool;
     pb_pages service; /* the pool's, or with a fault planted */
-    int fault;
+    int fault, roomy; /* roomy: nothing is ever evicted */
     int32_t n_groups, n_pages, page_tokens, max_seqs, max_ctx, alphabet;
     uint64_t *kv[2]; /* [n_pages][page_tokens] */
     pb_kv_group group[2];
@@ -575,6 +575,8 @@ static void setup(world *w, const char *name)
     if (budget_pages(w, least - 1, &err) > 0)
         fail_msg("a budget of %d bytes was accepted", (int)least - 1);
     w->budget = least + below(w, 3) * (least / 2 + below(w, (int32_t)least));
+    if (w->roomy)
+        w->budget = least * 2 * MAX_TOTAL;
     if (budget_pages(w, w->budget, &err) < 2)
         fail_msg("%s", err.msg);
     if (pbi_pages_plan(w->pool, w->n_groups, w->group, w->plan, &err))
@@ -675,6 +677,70 @@ static void test_radix(void **state)
     fuzz("radix");
 }
 
+/* ---- the longest beginning ------------------------------------------------------- */
+
+/* What a cache with room for all must find: the longest beginning that any sequence published,
+ * whole pages of it while that one runs, and for hash always. */
+static int64_t longest(const world *w, const char *name, const seq *q)
+{
+    int64_t best = 0, limit = q->s.n_tokens - 1;
+    for (const seq *o = w->seqs; o != q; o++) {
+        int64_t n = o->s.n_tokens, k = 0;
+        if (o->s.state == PB_SEQ_RUNNING || strcmp(name, "hash") == 0)
+            n -= n % w->page_tokens;
+        while (o->s.cache_key == q->s.cache_key && k < n && k < limit &&
+               o->tokens[k] == q->tokens[k])
+            k++;
+        best = k > best ? k : best;
+    }
+    return strcmp(name, "hash") == 0 ? best - best % w->page_tokens : best;
+}
+
+static void one_longest(world *w, const char *name, uint64_t seed)
+{
+    memset(w, 0, sizeof *w);
+    w->rnd = seed;
+    w->roomy = 1;
+    setup(w, name);
+    w->n_total = MAX_TOTAL;
+    while (w->n_arrived < w->n_total) {
+        seq *q = &w->seqs[w->n_arrived];
+        arrive(w);
+        q->s.flags = 0; /* who reuses nothing computes pages twice, and keeps its own */
+        if (w->n_running == w->max_seqs &&
+            leave(w, w->running[below(w, w->n_running)], PB_REL_FINISHED))
+            fail_msg("%s", w->why);
+        int64_t want = longest(w, name, q);
+        if (admit(w))
+            fail_msg("%s", w->why);
+        if (q->s.n_valid != want)
+            fail_msg("attention-%s, PATCHBAY_SEED=%llu: seq %d: %d tokens reused, %d are there",
+                     name, (unsigned long long)seed, (int)q->s.id, (int)q->s.n_valid, (int)want);
+        q->feed = (int32_t)q->s.n_left;
+        if (reserve(w, q, q->s.n_tokens))
+            fail_msg("full");
+        run_copies(w);
+        if (check_kv(w, q) || write_kv(w, q) || check_plugin(w))
+            fail_msg("attention-%s, PATCHBAY_SEED=%llu: %s", name, (unsigned long long)seed,
+                     w->why);
+        pbi_pages_step_done(w->pool);
+        w->v->commit(plug_self(&w->p), &q->s, q->s.n_tokens);
+        q->s.n_valid = q->s.n_tokens;
+        q->s.n_left = q->feed = 0;
+    }
+    teardown(w);
+}
+
+static void test_longest(void **state)
+{
+    world *w = malloc(sizeof *w);
+    for (uint64_t i = 1; i <= 300; i++) {
+        one_longest(w, "hash", i);
+        one_longest(w, "radix", i);
+    }
+    free(w);
+}
+
 /* The fault is found within so many cases. */
 static void finds(const char *name, int fault, int within)
 {
@@ -704,7 +770,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_contiguous), cmocka_unit_test(test_paged),
         cmocka_unit_test(test_hash),       cmocka_unit_test(test_radix),
-        cmocka_unit_test(test_planted),
+        cmocka_unit_test(test_longest),    cmocka_unit_test(test_planted),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
