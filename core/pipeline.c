@@ -6,6 +6,7 @@
  */
 #define _GNU_SOURCE 1
 #include "pipeline.h"
+#include "account.h"
 #include "error.h"
 #include "layers.h"
 #include "options.h"
@@ -123,6 +124,12 @@ static int resolve(const pbi_layers *l, const char *slot, const char *name, cons
                 pbi_err_prefix(err, "%s: [%s] %s", w->origin, slot, what);
         } else if (!((*settings)[i].origin = strdup("default")))
             rc = pbi_err(err, PB_E_NOMEM, "out of memory");
+        if (w && table[i].flags & PB_O_DEPRECATED) {
+            char msg[400];
+            snprintf(msg, sizeof msg, "%s: [%s] %s is deprecated: %s", w->origin, slot,
+                     table[i].name, table[i].help);
+            pbi_log(PB_LOG_WARN, NULL, NULL, msg);
+        }
         if (w)
             w->used = 1;
     }

@@ -63,7 +63,7 @@ static const pb_option paged_options[] = {
 };
 static const pb_option backend_options[] = {
     PB_ENUM(config, kind, "f16", "f32|f16", PB_O_OUTPUT, "KV format"),
-    PB_INT(config, limit, "4", "0", "9", 0, NULL, "does not matter"), PB_OPTIONS_END
+    PB_INT(config, limit, "4", "0", "9", PB_O_DEPRECATED, NULL, "does not matter"), PB_OPTIONS_END
 };
 static const pb_option output_options[] = {
     PB_INT(config, limit, "100", "1", "1000", PB_O_OUTPUT, "tokens", "how many"),
@@ -393,6 +393,30 @@ static void test_composition(void **state)
             "p.ini:2: [spec] lonely needs 'kv.nobody', which nothing in this pipeline provides");
 }
 
+/* A deprecated option still works, and says so where it is set. */
+static void test_deprecated(void **state)
+{
+    char out[300] = "";
+    FILE *f = tmpfile();
+    (void)state;
+    assert_non_null(f);
+    fflush(stderr);
+    int saved = dup(2);
+    dup2(fileno(f), 2);
+    pbi_pipeline_free(load("", 0, NULL));
+    pbi_pipeline *p = load("[backend]\nlimit = 7\n", 0, NULL);
+    fflush(stderr);
+    dup2(saved, 2);
+    close(saved);
+    rewind(f);
+    size_t n = fread(out, 1, sizeof out - 1, f);
+    out[n] = 0;
+    fclose(f);
+    assert_string_equal(setting(p, "backend", 0, "limit")->text, "7");
+    assert_string_equal(out, "patchbay: p.ini:2: [backend] limit is deprecated: does not matter\n");
+    pbi_pipeline_free(p);
+}
+
 static void test_numeric_key(void **state)
 {
     char key[512], other[512];
@@ -430,6 +454,7 @@ int main(void)
         cmocka_unit_test(test_base),        cmocka_unit_test(test_base_mistakes),
         cmocka_unit_test(test_mistakes),    cmocka_unit_test(test_lists),
         cmocka_unit_test(test_composition), cmocka_unit_test(test_numeric_key),
+        cmocka_unit_test(test_deprecated),
     };
     return cmocka_run_group_tests_name("pipeline", tests, setup, teardown);
 }
