@@ -344,6 +344,12 @@ static int reserve(world *w, seq *q, int64_t end)
         int32_t m = w->v->table(plug_self(&w->p), &q->s, g, after, MAX_CTX);
         if (m != n[g] || memcmp(before[g], after, (size_t)m * sizeof *after) != 0)
             return wrong(w, "seq %d: reserve said full and changed the table", (int)q->s.id);
+        int32_t pt = w->plan[g].page_tokens, need = (int32_t)((end + pt - 1) / pt) - n[g];
+        for (int64_t i = q->s.n_valid / pt; i < n[g] && i * pt < end; i++)
+            need += pbi_pages_refs(w->pool, g, before[g][i]) > 1;
+        if (pinned == 0 && !q->admitted && room[g] >= need && n[g] * pt < end)
+            return wrong(w, "seq %d: reserve said full, with room for %d pages and %d needed",
+                         (int)q->s.id, room[g], need);
         /* the source of a queued copy may be evicted in vain: it is free after the step */
         if (pinned == 0 &&
             room[g] != pbi_pages_n_free(w->pool, g) + w->v->idle(plug_self(&w->p), g))
