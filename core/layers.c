@@ -2,9 +2,9 @@
  *
  * core/layers.c - the chain of base = files and --set, flattened.
  *
- * An option belongs to the plugin that fills the slot where it is written. So when a later
- * layer puts another plugin into the slot, options of earlier layers go with the plugin that
- * they were meant for. Test: tests/unit/test_pipeline.c.
+ * A variant that puts another plugin into a slot changes that and nothing else: inherited options
+ * stay if the new plugin has an option of that name. If it has none, they were meant for the
+ * plugin that left, and are no mistake: words marked orphan. Test: tests/unit/test_pipeline.c.
  */
 #define _GNU_SOURCE 1
 #include "layers.h"
@@ -19,6 +19,21 @@
 
 enum { MAX_CHAIN = 16 };
 static const char core_section[] = "pipeline";
+
+static const struct {
+    const char *slot, *name;
+} defaults[] = { { "model", "llama" },          { "weights", "gguf" },
+                 { "backend", "cpu" },          { "attention", "contiguous" },
+                 { "scheduler", "continuous" }, { "sampler", "greedy" },
+                 { "process", "inline" } };
+
+const char *pbi_slot_default(const char *slot)
+{
+    for (size_t i = 0; i < sizeof defaults / sizeof *defaults; i++)
+        if (strcmp(defaults[i].slot, slot) == 0)
+            return defaults[i].name;
+    return NULL;
+}
 
 int pbi_slot_is_list(const char *slot)
 {
@@ -36,15 +51,6 @@ int pbi_list_next(const char **p, char *buf, size_t n)
         len--;
     snprintf(buf, n, "%.*s", (int)len, s);
     return 1;
-}
-
-static int in_list(const char *list, const char *name)
-{
-    char item[256];
-    while (pbi_list_next(&list, item, sizeof item))
-        if (strcmp(item, name) == 0)
-            return 1;
-    return 0;
 }
 
 pbi_word *pbi_layers_find(const pbi_layers *l, const char *slot, const char *name, const char *key)
@@ -66,32 +72,21 @@ static void free_word(pbi_word *w)
     free(w->origin);
 }
 
-/* Options that were written for a plugin which this layer replaces; none of its own is there yet,
- * because plugin keys are applied first. */
-static void drop_orphans(pbi_layers *l, const char *slot, const char *plugin)
+/* Options of the slot that are there now were written for the plugin that goes. */
+static void mark_orphans(pbi_layers *l, const char *slot)
 {
-    int kept = 0;
-    for (int i = 0; i < l->n_words; i++) {
-        pbi_word *w = &l->words[i];
-        int orphan = strcmp(w->slot, slot) == 0 && strcmp(w->key, "plugin") != 0 &&
-                     !(w->name && in_list(plugin, w->name));
-        if (orphan)
-            free_word(w);
-        else
-            l->words[kept++] = *w;
-    }
-    l->n_words = kept;
+    for (int i = 0; i < l->n_words; i++)
+        if (strcmp(l->words[i].slot, slot) == 0 && strcmp(l->words[i].key, "plugin") != 0)
+            l->words[i].orphan = 1;
 }
 
 static int put(pbi_layers *l, const char *slot, const char *name, const char *key,
                const char *value, const char *origin, pb_err *err)
 {
     pbi_word *w = pbi_layers_find(l, slot, name, key);
-    int is_plugin = strcmp(key, "plugin") == 0;
-    if (is_plugin && w && strcmp(w->value, value) != 0) {
-        drop_orphans(l, slot, value);
-        w = pbi_layers_find(l, slot, name, key);
-    }
+    const char *before = w ? w->value : pbi_slot_default(slot);
+    if (strcmp(key, "plugin") == 0 && before && strcmp(before, value) != 0)
+        mark_orphans(l, slot); /* plugin keys are applied before the options of their layer */
     pbi_word fresh = { .slot = slot,
                        .name = name ? strdup(name) : NULL,
                        .key = strdup(key),

@@ -12,7 +12,7 @@ typedef struct pbi_word { /* one key, as written */
     const char *slot;     /* of pbi_slots, or "pipeline" */
     char *name;           /* list slots: which of its plugins; else NULL */
     char *key, *value, *origin;
-    int used;
+    int used, orphan; /* orphan: written before a later layer replaced the plugin */
 } pbi_word;
 
 typedef struct pbi_layers {
@@ -20,6 +20,8 @@ typedef struct pbi_layers {
     pbi_word *words;
 } pbi_layers;
 
+/* The plugin that fills a slot which no one names; NULL: the slot stays empty. */
+const char *pbi_slot_default(const char *slot);
 /* constraint, output, kernels */
 int pbi_slot_is_list(const char *slot);
 /* Reads the chain of bases below text (path: its name). Errors carry file:line. */

@@ -37,21 +37,6 @@ const pb_option pbi_core_options[] = {
     PB_OPTIONS_END
 };
 
-static const struct {
-    const char *slot, *name;
-} defaults[] = { { "model", "llama" },          { "weights", "gguf" },
-                 { "backend", "cpu" },          { "attention", "contiguous" },
-                 { "scheduler", "continuous" }, { "sampler", "greedy" },
-                 { "process", "inline" } };
-
-static const char *default_plugin(const char *slot)
-{
-    for (size_t i = 0; i < sizeof defaults / sizeof *defaults; i++)
-        if (strcmp(defaults[i].slot, slot) == 0)
-            return defaults[i].name;
-    return NULL;
-}
-
 /* ---- options ----------------------------------------------------------- */
 
 static int count_options(const pb_option *o)
@@ -135,7 +120,7 @@ static int resolve(const pbi_layers *l, const char *slot, const char *name, cons
     }
     for (int i = 0; i < l->n_words && !rc; i++) {
         const pbi_word *w = &l->words[i];
-        if (!w->used && strcmp(w->slot, slot) == 0 && strcmp(w->key, "plugin") != 0 &&
+        if (!w->used && !w->orphan && strcmp(w->slot, slot) == 0 && strcmp(w->key, "plugin") != 0 &&
             (name && w->name ? strcmp(name, w->name) == 0 : name == w->name))
             rc = unknown_key(table, w, what, err);
     }
@@ -205,7 +190,7 @@ static int check_unused(const pbi_layers *l, const char *slot, pb_err *err)
 {
     for (int i = 0; i < l->n_words; i++) {
         const pbi_word *w = &l->words[i];
-        if (w->used || strcmp(w->slot, slot) != 0 || strcmp(w->key, "plugin") == 0)
+        if (w->used || w->orphan || strcmp(w->slot, slot) != 0 || strcmp(w->key, "plugin") == 0)
             continue;
         if (w->name)
             return pbi_err(err, PB_E_INVAL, "%s: [%s.%.60s]: [%s] plugin = does not list %.60s",
@@ -220,10 +205,10 @@ static int check_unused(const pbi_layers *l, const char *slot, pb_err *err)
 static int fill_slot(pbi_pipeline *p, const pbi_layers *l, const char *slot, pb_err *err)
 {
     const pbi_word *w = pbi_layers_find(l, slot, NULL, "plugin");
-    const char *text = w ? w->value : default_plugin(slot), *origin = w ? w->origin : "default";
+    const char *text = w ? w->value : pbi_slot_default(slot), *origin = w ? w->origin : "default";
     int rc = 0;
     if (text && strcmp(text, "none") == 0) {
-        if (default_plugin(slot))
+        if (pbi_slot_default(slot))
             return pbi_err(err, PB_E_INVAL, "%s: [%s] plugin = none: this slot cannot be empty",
                            origin, slot);
         text = NULL;

@@ -73,6 +73,10 @@ static const pb_option needy_options[] = {
     PB_STR(config, text, NULL, PB_O_REQUIRED, "which words to look for"), PB_OPTIONS_END
 };
 
+static const pb_option small_options[] = {
+    PB_INT(config, page_size, "4", "1", "16", 0, "tokens", "a page holds so many"), PB_OPTIONS_END
+};
+
 static int check_paged(const void *c, pb_err *err)
 {
     if (((const config *)c)->kind == 1 && ((const config *)c)->page_size > 256)
@@ -114,11 +118,12 @@ static const pb_plugin plugins[] = {
     PLUGIN("spec", "words", pb_spec, needy_options, .flags = PB_DISTRIBUTION),
     PLUGIN("output", "brief", pb_output, output_options, .flags = PB_LOSSY),
     PLUGIN("output", "budget", pb_output, output_options, .flags = PB_LOSSY),
+    PLUGIN("attention", "small", pb_attention, small_options, .flags = PB_EXACT),
 };
 #define P(i) &plugins[i]
 extern const pb_plugin *const pb_static_plugins[];
-const pb_plugin *const pb_static_plugins[] = { P(0), P(1), P(2), P(3),  P(4),  P(5),  P(6),
-                                               P(7), P(8), P(9), P(10), P(11), P(12), NULL };
+const pb_plugin *const pb_static_plugins[] = { P(0), P(1), P(2),  P(3),  P(4),  P(5),  P(6), P(7),
+                                               P(8), P(9), P(10), P(11), P(12), P(13), NULL };
 
 /* ---- helpers ----------------------------------------------------------- */
 
@@ -251,7 +256,26 @@ static void test_base(void **state)
     assert_string_equal(setting(p, "attention", 0, "page_size")->origin, "top.ini:4");
     assert_string_equal(setting(p, "attention", 0, "kind")->origin, "sub/../root.ini:7");
     pbi_pipeline_free(p);
-    /* another plugin: the options of the one that it replaces go with it */
+    /* another plugin: what it knows as well stays, so that one thing changes; the rest goes */
+    put("small.ini", "[pipeline]\nbase = root.ini\n[attention]\nplugin = small\n");
+    assert_int_equal(pbi_pipeline_load("small.ini", 0, NULL, &p, &err), 0);
+    assert_int_equal(pbi_pipeline_use(p, "attention", 0)->n_settings, 1);
+    assert_string_equal(setting(p, "attention", 0, "page_size")->text, "8");
+    assert_string_equal(setting(p, "attention", 0, "page_size")->origin, "root.ini:6");
+    pbi_pipeline_free(p);
+    put("wide.ini", "[pipeline]\nbase = root.ini\n[attention]\npage_size = 64\n");
+    put("narrow.ini", "[pipeline]\nbase = wide.ini\n[attention]\nplugin = small\n");
+    assert_int_equal(pbi_pipeline_load("narrow.ini", 0, NULL, &p, &err), PB_E_INVAL);
+    assert_string_equal(err.msg, "wide.ini:4: [attention] small: page_size = 64: allowed is 1..16 "
+                                 "tokens");
+    put("silent.ini", "[pipeline]\nbase = unnamed.ini\n[attention]\nplugin = small\n");
+    put("unnamed.ini", "[attention]\nwhatever = 3\n"); /* for contiguous, the default */
+    assert_int_equal(pbi_pipeline_load("silent.ini", 0, NULL, &p, &err), 0);
+    pbi_pipeline_free(p);
+    put("own.ini", "[pipeline]\nbase = root.ini\n[attention]\nplugin = small\nkind = exact\n");
+    assert_int_equal(pbi_pipeline_load("own.ini", 0, NULL, &p, &err), PB_E_INVAL);
+    assert_string_equal(err.msg, "own.ini:5: [attention] kind: small has no such option; it has "
+                                 "page_size");
     put("swap.ini", "[pipeline]\nbase = root.ini\n[attention]\nplugin = contiguous\n");
     assert_int_equal(pbi_pipeline_load("swap.ini", 0, NULL, &p, &err), 0);
     assert_string_equal(pbi_pipeline_use(p, "attention", 0)->name, "contiguous");
