@@ -86,7 +86,10 @@ static const tensor_type types[] = { { PB_F32, 1, 4, "F32" },
                                      { PB_BF16, 1, 2, "BF16" },
                                      { 34, 256, 54, "TQ1_0" },
                                      { 35, 256, 66, "TQ2_0" },
-                                     { PB_MXFP4, 32, 17, "MXFP4" } };
+                                     { PB_MXFP4, 32, 17, "MXFP4" },
+                                     { 40, 64, 36, "NVFP4" },
+                                     { 41, 128, 18, "Q1_0" },
+                                     { 42, 64, 18, "Q2_0" } };
 
 #if defined(__GNUC__)
 __attribute__((format(printf, 3, 4)))
@@ -102,6 +105,20 @@ fail(const gguf *g, int code, const char *fmt, ...)
         vsnprintf(g->err->msg + k, sizeof g->err->msg - (size_t)k, fmt, ap);
     va_end(ap);
     return code;
+}
+
+#if defined(__GNUC__)
+__attribute__((format(printf, 2, 3)))
+#endif
+static void
+say(const gguf *g, const char *fmt, ...)
+{
+    char msg[512];
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(msg, sizeof msg, fmt, ap);
+    va_end(ap);
+    g->host->log(g->host, PB_LOG_WARN, msg);
 }
 
 /* ---- memory and cursor ------------------------------------------------- */
@@ -218,12 +235,7 @@ static int element(gguf *g, const unsigned char *p, uint32_t type, const char *k
         *f = (double)f32;
         break;
     case F64: memcpy(f, p, 8); break;
-    case U64:
-        if (x > INT64_MAX)
-            return fail(g, PB_E_FORMAT, "%s = %" PRIu64 " at offset %" PRIu64 " is over 2^63 - 1",
-                        key, x, (uint64_t)(p - g->map));
-        *i = (int64_t)x;
-        break;
+    case U64: *i = x > INT64_MAX ? INT64_MAX : (int64_t)x; break; /* no key means that much */
     case BOOL: *i = x != 0; break; /* writers leave other bytes than 0 and 1 */
     default: *i = (int64_t)x;
     }
@@ -323,6 +335,8 @@ static int read_rows(const pb_tensor *t, int64_t row0, int64_t n_rows, void *dst
     struct stat st;
     if (row0 < 0 || n_rows < 0 || row0 > t->rows - n_rows)
         return PB_E_INVAL;
+    if (!t->data)
+        return PB_E_FORMAT; /* a header alone */
     if (fstat(g->fd, &st) || (uint64_t)st.st_size < g->size)
         return PB_E_IO; /* truncated since it was opened */
     memcpy(dst, (const char *)t->data + (uint64_t)row0 * t->row_bytes,
@@ -411,10 +425,12 @@ static uint64_t mix(uint64_t h, uint64_t x)
 }
 
 /* Offsets count from the data section, which begins at the first aligned byte after the infos.
- * Tensors stand one after the other, each padded to the alignment. */
+ * Tensors stand one after the other, each padded to the alignment. A file that ends where that
+ * section begins is a header alone: it is shown, and reading a tensor of it fails. */
 static int place_tensors(gguf *g, pb_tensor *t, uint64_t n)
 {
     uint64_t data = (g->pos + g->align - 1) / g->align * g->align, expect = 0;
+    int bare = g->size <= data;
     for (uint64_t i = 0; i < n; i++) {
         uint64_t bytes = t[i].row_bytes * (uint64_t)t[i].rows;
         if (t[i].offset != expect)
@@ -422,18 +438,26 @@ static int place_tensors(gguf *g, pb_tensor *t, uint64_t n)
                         "tensor %s: its offset is %" PRIu64
                         ", the tensors before it end at %" PRIu64,
                         t[i].name, t[i].offset, expect);
-        if (data > g->size || t[i].offset > g->size - data || bytes > g->size - data - t[i].offset)
+        if (bytes > INT64_MAX - g->align || expect > INT64_MAX - g->align - bytes ||
+            data > INT64_MAX - expect - bytes)
+            return fail(g, PB_E_FORMAT,
+                        "tensor %s: %" PRIu64 " bytes at offset %" PRIu64 " end above 2^63",
+                        t[i].name, bytes, expect);
+        if (!bare && (expect > g->size - data || bytes > g->size - data - expect))
             return fail(g, PB_E_FORMAT,
                         "tensor %s: %" PRIu64 " bytes at offset %" PRIu64
                         " reach beyond the file's %" PRIu64 " bytes",
-                        t[i].name, bytes, data + t[i].offset, g->size);
-        expect = (t[i].offset + bytes + g->align - 1) / g->align * g->align;
+                        t[i].name, bytes, data + expect, g->size);
+        expect = (expect + bytes + g->align - 1) / g->align * g->align;
         t[i].offset += data;
-        t[i].data = g->map + t[i].offset;
+        t[i].data = bare ? NULL : g->map + t[i].offset;
         t[i].content =
             mix(mix(mix(mix(g->identity, t[i].offset), (uint64_t)t[i].type), (uint64_t)t[i].cols),
                 (uint64_t)t[i].rows);
     }
+    if (bare && expect)
+        say(g, "%s: ends at byte %" PRIu64 ", before the tensors' data: it can be shown, not run",
+            g->path, g->size);
     return 0;
 }
 
