@@ -81,7 +81,7 @@ static fuzz_case make_case(uint64_t seed, int cpu)
 {
     fuzz_case c = { { (int64_t)seed } };
     uint64_t r = seed;
-    c.f[ATTENTION] = pipe_below(&r, 4);
+    c.f[ATTENTION] = pipe_below(&r, 5);
     c.f[SCHEDULER] = some(&r, 2, 2);
     c.f[SAMPLED] = pipe_below(&r, 2);
     c.f[SPEC] = some(&r, 2, 6);
@@ -189,7 +189,7 @@ static void plainest(const fuzz_case *c, pipe_config *p, texts *t)
 
 static void fuzzed(const fuzz_case *c, pipe_config *p, texts *t)
 {
-    static const char *const att[] = { "contiguous", "paged", "hash", "@donor" };
+    static const char *const att[] = { "contiguous", "paged", "hash", "@donor", "radix" };
     int page = pages[c->f[PAGE]], n = (int)c->f[SEQS] + 1;
     if (c->f[BACKEND]) /* the granule of its KV formats */
         page = 16 * (1 + (int)c->f[PAGE] % 3);

@@ -12,7 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_IN = 4096, MAX_OPS = 12, MAX_THREADS = 8 };
+enum { MAX_IN = 4096, MAX_OPS = 12, MAX_THREADS = 8, MAX_REQUESTS = 64 };
 
 /* a team without finesse: two barriers around each run */
 typedef struct crew {
@@ -53,7 +53,9 @@ struct pipe {
     int32_t in_head, in_n, held;
     buffer last[80];
     pipe_answer *answers;
-    int32_t n_answers;
+    const pipe_request *requests;
+    int32_t n_answers, turn, idle;
+    char sent[MAX_REQUESTS], aborted[MAX_REQUESTS];
 };
 
 uint64_t pipe_random(uint64_t *state)
@@ -107,29 +109,35 @@ void pipe_use_free(pbi_use *u)
 {
     if (!u)
         return;
-    if (u->origin && u->lib && !strcmp(u->origin, "fake"))
-        free((void *)(uintptr_t)u->lib);
     free(u->config);
     free(u->settings); /* the text that options point into */
     free(u->origin);
     free(u);
 }
 
+/* Libraries are never closed, so those of the fakes are made once. */
 static int find_fake(const char *name, const pb_plugin *const *fakes, const pbi_library **out,
                      pb_err *err)
 {
-    for (; fakes && *fakes; fakes++)
-        if (!strcmp((*fakes)->name, name)) {
-            pbi_library *l = calloc(1, sizeof *l);
-            int rc;
-            if (!l)
-                return PB_E_NOMEM;
-            l->slot = (*fakes)->slot;
-            l->name = (*fakes)->name;
-            rc = pbi_inspect(*fakes, &l->desc, err);
-            *out = l;
-            return rc;
-        }
+    static struct {
+        const pb_plugin *of;
+        pbi_library lib;
+    } made[16];
+    for (; fakes && *fakes; fakes++) {
+        int i = 0, rc;
+        if (strcmp((*fakes)->name, name))
+            continue;
+        while (made[i].of && made[i].of != *fakes)
+            i++;
+        *out = &made[i].lib;
+        if (made[i].of)
+            return 0;
+        rc = pbi_inspect(*fakes, &made[i].lib.desc, err);
+        made[i].of = *fakes;
+        made[i].lib.slot = (*fakes)->slot;
+        made[i].lib.name = (*fakes)->name;
+        return rc;
+    }
     return pbi_err(err, PB_E_INVAL, "no fake plugin %s", name);
 }
 
@@ -155,7 +163,7 @@ pbi_use *pipe_use(const char *slot, const char *text, const pb_plugin *const *fa
     u->settings = (pbi_setting *)(void *)t;
     u->slot = slot;
     word = strtok_r(t, " ", &save);
-    u->origin = strdup(word[0] == '@' ? "fake" : "test");
+    u->origin = strdup("test");
     rc = word[0] == '@' ? find_fake(word + 1, fakes, &u->lib, err)
                         : pbi_loader_open(slot, word, &u->lib, err);
     if (!rc) {
@@ -445,6 +453,7 @@ static int open_engine(pipe_t *p, pb_err *err)
                              .program = p->prog,
                              .attention = p->uses[1],
                              .kv_bytes = kv_bytes(p),
+                             .own_arena = p->c.own_arena,
                              .paranoid = p->c.paranoid };
     pbi_engine_options e = { .pipeline = &p->pl,
                              .port = { .arg = p, .peek = peek, .pop = pop, .send = receive },
@@ -460,7 +469,7 @@ static int open_engine(pipe_t *p, pb_err *err)
                                     .kv_bytes = r.kv_bytes,
                                     .paranoid = p->c.paranoid };
     pbi_engine_limits(&p->pl, p->c.max_ctx, &r.limits);
-    rc = pbi_device_weights(p->dev, p->prog, NULL, NULL, err);
+    rc = p->c.share ? 0 : pbi_device_weights(p->dev, p->prog, NULL, NULL, err);
     if (!rc)
         rc = pbi_runner_open(&r, &p->run, err);
     e.runner = p->run;
@@ -477,9 +486,13 @@ int pipe_open(const pipe_config *c, pipe_t **out, pb_err *err)
     p->c = *c;
     make_program(p);
     rc = add_uses(p, err);
-    if (!rc && c->weights)
+    if (!rc && c->share)
+        p->prog = c->share->prog;
+    if (!rc && c->weights && !c->share)
         rc = open_model(p, err);
-    if (!rc)
+    if (!rc && c->share)
+        p->dev = c->share->dev;
+    else if (!rc)
         rc = open_device(p, err);
     if (!rc)
         rc = open_engine(p, err);
@@ -497,9 +510,10 @@ void pipe_close(pipe_t *p)
         return;
     pbi_engine_close(p->eng);
     pbi_runner_close(p->run);
-    if (p->dev)
+    if (p->dev && !p->c.share)
         pbi_device_weights_release(p->dev, p->prog);
-    pbi_device_close(p->dev);
+    if (!p->c.share)
+        pbi_device_close(p->dev);
     crew_close(&p->crew);
     pbi_model_close(p->model);
     for (int i = 0; i < p->pl.n_uses; i++)
@@ -561,45 +575,75 @@ static int all_done(const pipe_t *p)
     return 1;
 }
 
-int pipe_run(pipe_t *p, int32_t n, const pipe_request *req, pipe_answer *out, pb_err *err)
+void pipe_begin(pipe_t *p, int32_t n, const pipe_request *req, pipe_answer *out)
 {
-    char *aborted = calloc((size_t)n + 1, 1), *sent = calloc((size_t)n + 1, 1);
-    int rc = 0;
     memset(out, 0, (size_t)n * sizeof *out);
+    memset(p->aborted, 0, sizeof p->aborted);
+    memset(p->sent, 0, sizeof p->sent);
     p->answers = out;
     p->n_answers = n;
-    for (int32_t turn = 0, idle = 0; !all_done(p) && !rc; turn++) {
-        for (int32_t i = 0; i < n; i++) {
-            if (!sent[i] && req[i].at_turn <= turn) {
-                submit(p, &req[i], (uint64_t)i + 1);
-                sent[i] = 1;
-                idle = 0;
-            }
-            if (sent[i] && !aborted[i] && req[i].abort_after >= 0 &&
-                out[i].n >= req[i].abort_after) {
-                pbi_msg m = { PBI_MSG_ABORT, sizeof m, (uint64_t)i + 1 };
-                pipe_put(p, &m, sizeof m);
-                aborted[i] = 1;
-            }
+    p->requests = req;
+    p->turn = p->idle = 0;
+    if (n > MAX_REQUESTS)
+        abort();
+}
+
+static void feed(pipe_t *p)
+{
+    for (int32_t i = 0; i < p->n_answers; i++) {
+        const pipe_request *q = &p->requests[i];
+        if (!p->sent[i] && q->at_turn <= p->turn) {
+            submit(p, q, (uint64_t)i + 1);
+            p->sent[i] = 1;
+            p->idle = 0;
         }
+        if (p->sent[i] && !p->aborted[i] && q->abort_after >= 0 &&
+            p->answers[i].n >= q->abort_after) {
+            pbi_msg m = { PBI_MSG_ABORT, sizeof m, (uint64_t)i + 1 };
+            pipe_put(p, &m, sizeof m);
+            p->aborted[i] = 1;
+        }
+    }
+}
+
+int pipe_turn(pipe_t *p, pb_err *err)
+{
+    int rc;
+    if (all_done(p))
+        return 1;
+    feed(p);
+    p->held = 0;
+    p->turn++;
+    rc = pbi_engine_turn(p->eng);
+    if (rc < 0)
+        *err = *pbi_engine_error(p->eng);
+    p->idle = rc == PB_LOOP_IDLE ? p->idle + 1 : 0;
+    if (p->idle > 3000 || p->turn > 200000)
+        rc = pbi_err(err, PB_E_STATE, "no progress after %d turns", p->turn);
+    return rc < 0 ? rc : 0;
+}
+
+int pipe_end(pipe_t *p, pb_err *err)
+{
+    int rc = 0;
+    for (int i = 0; i < 2 && rc >= 0; i++) { /* the check of the idle pool */
         p->held = 0;
         rc = pbi_engine_turn(p->eng);
         if (rc < 0)
             *err = *pbi_engine_error(p->eng);
-        idle = rc == PB_LOOP_IDLE ? idle + 1 : 0;
-        rc = rc < 0 ? rc : 0;
-        if (idle > 3000 || turn > 200000)
-            rc = pbi_err(err, PB_E_STATE, "no progress after %d turns", turn);
     }
-    for (int i = 0; i < 2 && !rc; i++) { /* the check of the idle pool */
-        p->held = 0;
-        rc = pbi_engine_turn(p->eng);
-        if (rc < 0)
-            *err = *pbi_engine_error(p->eng);
-        rc = rc < 0 ? rc : 0;
-    }
-    free(aborted);
-    free(sent);
+    p->n_answers = 0;
+    return rc < 0 ? rc : 0;
+}
+
+int pipe_run(pipe_t *p, int32_t n, const pipe_request *req, pipe_answer *out, pb_err *err)
+{
+    int rc;
+    pipe_begin(p, n, req, out);
+    while ((rc = pipe_turn(p, err)) == 0)
+        ;
+    if (rc > 0)
+        rc = pipe_end(p, err);
     p->n_answers = 0;
     return rc;
 }

@@ -10,6 +10,8 @@
 
 enum { PIPE_LIST = 3 };
 
+typedef struct pipe pipe_t;
+
 typedef struct pipe_config {
     const char *backend, *attention, *scheduler, *sampler, *spec; /* spec may be NULL */
     const char *constraint[PIPE_LIST], *output[PIPE_LIST];        /* NULL: no more */
@@ -22,6 +24,8 @@ typedef struct pipe_config {
     uint64_t amnesia;
     pbi_engine_hooks hooks;
     const pb_plugin *const *fakes; /* ends with NULL; or NULL */
+    pipe_t *share;                 /* device and program of this one, which is closed later */
+    int32_t own_arena;             /* with share */
 } pipe_config;
 pipe_config pipe_default(void);
 
@@ -47,13 +51,16 @@ typedef struct pipe_answer {
     pb_err err;
 } pipe_answer;
 
-typedef struct pipe pipe_t;
 /* 0 or PB_E_*. */
 int pipe_open(const pipe_config *c, pipe_t **out, pb_err *err);
 void pipe_close(pipe_t *p);
 /* Runs n requests to the end. Answers are zeroed before, freed by pipe_answers_free. Fails with
  * PB_E_STATE after too many turns without progress. */
 int pipe_run(pipe_t *p, int32_t n, const pipe_request *req, pipe_answer *out, pb_err *err);
+/* The same in pieces, so that two may take turns. pipe_turn: 1 = all answered. */
+void pipe_begin(pipe_t *p, int32_t n, const pipe_request *req, pipe_answer *out);
+int pipe_turn(pipe_t *p, pb_err *err);
+int pipe_end(pipe_t *p, pb_err *err);
 void pipe_answers_free(pipe_answer *a, int32_t n);
 pbi_engine *pipe_engine(pipe_t *p);
 pbi_runner *pipe_runner(pipe_t *p);

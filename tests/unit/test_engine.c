@@ -565,6 +565,73 @@ static void reset_renew_stats_quit(void **state)
     pipe_close(p);
 }
 
+/* ---- two engines on one device ---------------------------------------- */
+
+static void expect_equal(const pipe_answer *a, const pipe_answer *b, int n)
+{
+    for (int i = 0; i < n; i++) {
+        assert_int_equal(a[i].n, b[i].n);
+        assert_memory_equal(a[i].ids, b[i].ids, (size_t)a[i].n * sizeof *a[i].ids);
+        assert_int_equal(a[i].hash, b[i].hash);
+    }
+}
+
+/* They alternate steps. In arenas of their own nothing is lost; in a shared one each turn takes
+ * the other's KV away, and both compute it again. Bits are as if alone either way. */
+static void engines_take_turns(void **state)
+{
+    for (int own = 0; own < 2; own++) {
+        pipe_config c = pipe_default(), d;
+        pipe_request q[3];
+        pipe_answer alone[3], x[3], y[3];
+        pipe_t *p1, *p2;
+        pb_err err = { 0 };
+        pbi_engine_stats st;
+        int r1 = 0, r2 = 0;
+        make_prompts(14);
+        c.attention = "paged page_size=4";
+        c.sampler = "chain temperature=1";
+        for (int i = 0; i < 3; i++) {
+            q[i] = pipe_request_default();
+            q[i].ids = i == 2 ? prompt_b : prompt_a;
+            q[i].n = 12 + 4 * i;
+            q[i].max_new = own ? 30 : 1;
+        }
+        assert_int_equal(pipe_open(&c, &p1, &err), 0);
+        assert_int_equal(pipe_run(p1, 3, q, alone, &err), 0);
+        d = c;
+        d.share = p1;
+        d.own_arena = own;
+        d.attention = "hash page_size=8";
+        assert_int_equal(pipe_open(&d, &p2, &err), 0);
+        pipe_begin(p1, 3, q, x);
+        pipe_begin(p2, 3, q, y);
+        while (r1 == 0 || r2 == 0) {
+            r1 = r1 ? r1 : pipe_turn(p1, &err);
+            r2 = r2 ? r2 : pipe_turn(p2, &err);
+        }
+        if (r1 < 0 || r2 < 0)
+            fail_msg("%s", err.msg);
+        expect_equal(x, alone, 3);
+        expect_equal(y, alone, 3);
+        pbi_engine_get_stats(pipe_engine(p2), &st);
+        assert_int_equal(st.n_preempted, 0); /* a taken arena is no preemption */
+        pipe_answers_free(x, 3);
+        pipe_answers_free(y, 3);
+        /* p1's KV is gone now if the arena is shared: its cache must know */
+        assert_int_equal(pipe_run(p1, 3, q, x, &err), 0);
+        assert_int_equal(pipe_run(p2, 3, q, y, &err), 0);
+        assert_int_equal(y[2].n_cached, own ? 16 : 0);
+        expect_equal(x, alone, 3);
+        expect_equal(y, alone, 3);
+        pipe_close(p2);
+        pipe_close(p1);
+        pipe_answers_free(alone, 3);
+        pipe_answers_free(x, 3);
+        pipe_answers_free(y, 3);
+    }
+}
+
 /* ---- no allocation at a step ------------------------------------------ */
 
 static int counting;
@@ -646,6 +713,7 @@ int main(void)
         cmocka_unit_test(what_never_fits_is_failed),
         cmocka_unit_test(bad_schedulers_are_named),
         cmocka_unit_test(reset_renew_stats_quit),
+        cmocka_unit_test(engines_take_turns),
         cmocka_unit_test(steady_steps_allocate_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
