@@ -20,6 +20,7 @@ typedef struct pbi_arm_options {
     int own_arena;   /* with share: an arena of its own, so that both may have running sequences */
     int no_text;     /* no tokenizer: requests give ids, answers have no text */
     int hash_logits; /* answers carry logits_hash */
+    int want_logits; /* hooks of runs may have on_logits */
     /* tests */
     int copy_steps;    /* each step is copied elsewhere, submitted from there, the copy poisoned */
     uint64_t amnesia;  /* != 0: seed; plugins are destroyed and created anew at random steps */
