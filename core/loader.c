@@ -10,6 +10,7 @@
 #define _GNU_SOURCE 1
 #include "loader.h"
 #include "error.h"
+#include "fpmode.h"
 #include "inspect.h"
 #include "options.h"
 
@@ -209,41 +210,6 @@ static int private_copy(const image *im, const char *file, char *path, size_t n,
     return 0;
 }
 
-/* Bits that turn denormals to zero; a library linked with -ffast-math sets them at load. */
-#if defined(__x86_64__)
-enum { FLUSH_BITS = 0x8040 };
-static uint64_t fp_control(void)
-{
-    return __builtin_ia32_stmxcsr();
-}
-static void fp_restore(uint64_t v)
-{
-    __builtin_ia32_ldmxcsr((unsigned)v);
-}
-#elif defined(__aarch64__)
-enum { FLUSH_BITS = 1 << 24 };
-static uint64_t fp_control(void)
-{
-    uint64_t v;
-    __asm__ volatile("mrs %0, fpcr" : "=r"(v));
-    return v;
-}
-static void fp_restore(uint64_t v)
-{
-    __asm__ volatile("msr fpcr, %0" : : "r"(v));
-}
-#else
-enum { FLUSH_BITS = 0 };
-static uint64_t fp_control(void)
-{
-    return 0;
-}
-static void fp_restore(uint64_t v)
-{
-    (void)v;
-}
-#endif
-
 static void *open_object(const image *im, const char *path, const char *file, pb_err *err)
 {
     char copy[64];
@@ -253,20 +219,20 @@ static void *open_object(const image *im, const char *path, const char *file, pb
             return NULL;
         what = copy;
     }
-    uint64_t before = fp_control();
+    uint64_t before = pbi_fp_get();
     void *h = dlopen(what, RTLD_NOW | RTLD_LOCAL);
-    uint64_t after = fp_control();
+    uint64_t after = pbi_fp_get();
     if (!h) {
         const char *why = dlerror(), *text = why ? strstr(why, ": ") : NULL;
         pbi_err(err, PB_E_PLUGIN, "%s", text ? text + 2 : why ? why : "dlopen failed");
         return NULL;
     }
-    if (after != before) {
-        fp_restore(before);
+    if ((after ^ before) & PBI_FP_BITS) {
+        pbi_fp_set(before);
         pbi_err(err, PB_E_PLUGIN,
-                "changes the floating-point mode of the whole process when loaded (%llx -> %llx%s)",
+                "changes the floating-point mode of the process when loaded (%llx -> %llx)%s",
                 (unsigned long long)before, (unsigned long long)after,
-                after & FLUSH_BITS ? ": denormals become zero; link it without -ffast-math" : "");
+                after & PBI_FP_FLUSH ? ": denormals become zero; link it without -ffast-math" : "");
         return NULL;
     }
     return h;

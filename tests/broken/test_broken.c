@@ -9,6 +9,7 @@
 #include <cmocka.h>
 
 #include "error.h"
+#include "fpmode.h"
 #include "loader.h"
 
 #include <stdio.h>
@@ -137,6 +138,19 @@ static void test_bad_files(void **state)
     rmdir(dir);
 }
 
+/* The refused library's mode does not stay. */
+static void test_mode_restored(void **state)
+{
+    const pbi_library *lib = NULL;
+    pb_err err = { 0 };
+    (void)state;
+    pbi_loader_open("sampler", "fastmath", &lib, &err);
+    assert_int_equal(pbi_fp_get() & PBI_FP_BITS, 0);
+    pbi_fp_set(pbi_fp_get() | PBI_FP_FLUSH);
+    assert_int_equal(pbi_fp_restore(), PBI_FP_FLUSH != 0);
+    assert_int_equal(pbi_fp_restore(), 0);
+}
+
 typedef struct seen {
     int n, twin, magic;
 } seen;
@@ -207,12 +221,11 @@ static void test_first_folder_wins(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = { cmocka_unit_test(test_refused),
-                                        cmocka_unit_test(test_claimed_twice),
-                                        cmocka_unit_test(test_good),
-                                        cmocka_unit_test(test_bad_files),
-                                        cmocka_unit_test(test_list),
-                                        cmocka_unit_test(test_rebuilt),
-                                        cmocka_unit_test(test_first_folder_wins) };
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_refused), cmocka_unit_test(test_claimed_twice),
+        cmocka_unit_test(test_good),    cmocka_unit_test(test_bad_files),
+        cmocka_unit_test(test_list),    cmocka_unit_test(test_mode_restored),
+        cmocka_unit_test(test_rebuilt), cmocka_unit_test(test_first_folder_wins)
+    };
     return cmocka_run_group_tests_name("broken plugins", tests, setup, NULL);
 }

@@ -4,6 +4,7 @@
 # is a pipeline that says the same.
 set -u
 pb=$(cd "${PATCHBAY_BUILD:-.}" && pwd)/patchbay
+[ -x "$pb" ] || { echo "$pb is not built"; exit 1; }
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 cd "$work" || exit 1
