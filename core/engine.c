@@ -153,6 +153,7 @@ static int alloc_step(pbi_engine *e)
     e->running = calloc(n, sizeof *e->running);
     e->slots = calloc(n, sizeof *e->slots);
     e->plan = calloc(n, sizeof *e->plan);
+    e->age = calloc(n, sizeof *e->age);
     e->items = calloc(n, sizeof *e->items);
     e->outcome = calloc(n, sizeof *e->outcome);
     e->ids = calloc(n, sizeof *e->ids);
@@ -170,7 +171,7 @@ static int alloc_step(pbi_engine *e)
     e->acc_n = calloc(n, sizeof *e->acc_n);
     e->acc_item = calloc(n, sizeof *e->acc_item);
     e->verdict = calloc(n, sizeof *e->verdict);
-    if (!e->running || !e->slots || !e->plan || !e->items || !e->outcome || !e->ids ||
+    if (!e->running || !e->slots || !e->plan || !e->age || !e->items || !e->outcome || !e->ids ||
         !e->spec_seq || !e->spec_want || !e->spec_n || !e->spec_acc || !e->draft || !e->draft_row ||
         !e->draws || !e->picks || !e->dead || (e->n_constraints && !e->masks) || !e->acc_seq ||
         !e->acc_n || !e->acc_item || !e->verdict)
@@ -243,11 +244,11 @@ static void drop_sequences(pbi_engine *e)
 
 static void free_step(pbi_engine *e)
 {
-    void *const p[] = { e->running,  e->slots,     e->plan,       e->items,    e->outcome,
-                        e->ids,      e->spec_seq,  e->spec_want,  e->spec_n,   e->spec_acc,
-                        e->draft,    e->draft_row, e->draws,      e->picks,    e->dead,
-                        e->masks,    e->acc_seq,   e->acc_n,      e->acc_item, e->verdict,
-                        e->copy_raw, e->msg_buf,   e->waiting.seq };
+    void *const p[] = { e->running, e->slots,     e->plan,      e->items,      e->outcome,
+                        e->ids,     e->spec_seq,  e->spec_want, e->spec_n,     e->spec_acc,
+                        e->draft,   e->draft_row, e->draws,     e->picks,      e->dead,
+                        e->masks,   e->acc_seq,   e->acc_n,     e->acc_item,   e->verdict,
+                        e->age,     e->copy_raw,  e->msg_buf,   e->waiting.seq };
     for (size_t i = 0; i < sizeof p / sizeof *p; i++)
         free(p[i]);
 }

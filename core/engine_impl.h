@@ -41,6 +41,7 @@ typedef struct pbi_sequence {
     uint64_t hash;
     int64_t next_row; /* position of the first row that was not yet counted (ALL_LOGITS) */
     int64_t n_cached; /* at first admission; -1 before */
+    uint64_t planned; /* step whose plan names it */
     int renewed;      /* the caches were dropped once to make room for it */
     int32_t *forced;  /* what an output plugin wants next */
     int32_t n_forced, cap_forced;
@@ -100,6 +101,7 @@ struct pbi_engine {
 
     /* the step being built */
     pb_plan *plan;        /* [max_seqs] */
+    int32_t *age;         /* [max_seqs] of plan[i].seq: place in running, then in waiting */
     pbi_step_item *items; /* [max_seqs] */
     pbi_outcome *outcome; /* [max_seqs] */
     uint64_t *ids;        /* [max_seqs] */

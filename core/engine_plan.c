@@ -67,23 +67,34 @@ static int blame(pbi_engine *e, const pbi_site *site, int32_t i, const char *wha
                    (long long)limit);
 }
 
-/* Checks entry i. *age: index in running, or n_running + index in waiting. */
-static int check_entry(pbi_engine *e, int32_t i, int32_t *hint, int32_t *age)
+/* Place of s in running, or n_running + its place in waiting; -1: it is in neither, and may be
+ * no sequence at all. Schedulers mostly name them in order: the place after the last is tried
+ * first. */
+static int32_t place(const pbi_engine *e, const pb_seq *s, int32_t last)
+{
+    int32_t at = last + 1, w = at - e->n_running;
+    if (at < e->n_running && e->running[at] == s)
+        return at;
+    if (w >= 0 && w < e->waiting.n && e->waiting.seq[e->waiting.head + w] == s)
+        return at;
+    at = pbi_seq_index(e, s);
+    if (at >= 0)
+        return at;
+    at = pbi_queue_find(&e->waiting, s, 0);
+    return at < 0 ? -1 : e->n_running + at;
+}
+
+/* Checks entry i and notes its place. */
+static int check_entry(pbi_engine *e, int32_t i)
 {
     const pb_plan *p = &e->plan[i];
-    int32_t at = pbi_seq_index(e, p->seq);
-    if (at < 0) {
-        at = pbi_queue_find(&e->waiting, p->seq, *hint);
-        if (at < 0)
-            return pbi_err(&e->err, PB_E_PLUGIN,
-                           "scheduler-%s.next: entry %d names no sequence of the view",
-                           pbi_instance_use(e->s_next.in)->name, i);
-        *hint = at + 1;
-        at += e->n_running;
-    }
-    for (int32_t k = 0; k < i; k++)
-        if (e->plan[k].seq == p->seq)
-            return blame(e, &e->s_next, i, "seq named twice, id", (int64_t)p->seq->id, 1);
+    int32_t at = place(e, p->seq, i ? e->age[i - 1] : -1);
+    if (at < 0)
+        return pbi_err(&e->err, PB_E_PLUGIN,
+                       "scheduler-%s.next: entry %d names no sequence of the view",
+                       pbi_instance_use(e->s_next.in)->name, i);
+    if (pbi_seq_of(p->seq)->planned == e->step + 1)
+        return blame(e, &e->s_next, i, "seq named twice, id", (int64_t)p->seq->id, 1);
     if (p->n_tokens < 1 || p->n_tokens > p->seq->n_left)
         return blame(e, &e->s_next, i, "n_tokens", p->n_tokens, p->seq->n_left);
     if (p->n_draft < 0 || p->n_draft > e->max_draft)
@@ -91,24 +102,26 @@ static int check_entry(pbi_engine *e, int32_t i, int32_t *hint, int32_t *age)
     if (p->n_draft > 0 && p->n_tokens != p->seq->n_left)
         return blame(e, &e->s_next, i, "n_draft before the end of the tokens, n_tokens",
                      p->n_tokens, p->seq->n_left);
-    *age = at;
+    pbi_seq_of(p->seq)->planned = e->step + 1;
+    e->age[i] = at;
     return 0;
 }
 
 static int check_plan(pbi_engine *e, int32_t n)
 {
-    int32_t hint = 0, n_new = 0;
+    int32_t n_new = 0;
     int64_t rows = 0;
     if (n < 0 || n > e->lim.max_seqs)
         return blame(e, &e->s_next, 0, "count", n, e->lim.max_seqs);
     for (int32_t i = 0; i < n; i++) {
-        int32_t age = 0;
-        int rc = check_entry(e, i, &hint, &age);
+        int rc = check_entry(e, i);
         if (rc)
             return rc;
-        n_new += age >= e->n_running;
+        n_new += e->age[i] >= e->n_running;
         rows += e->plan[i].n_tokens + e->plan[i].n_draft;
     }
+    for (int32_t i = 0; i < n; i++) /* an empty step does not count up */
+        pbi_seq_of(e->plan[i].seq)->planned = 0;
     if (rows > e->lim.max_rows)
         return blame(e, &e->s_next, n - 1, "rows of all", rows, e->lim.max_rows);
     if (n_new > e->n_slots)
@@ -116,23 +129,19 @@ static int check_plan(pbi_engine *e, int32_t n)
     return 0;
 }
 
-/* Running ones first, oldest first; then the new ones as the scheduler named them. Plans are
- * mostly in order already: insertion sort. */
+/* Running ones first, oldest first; then the new ones as the scheduler named them. Mostly they
+ * are in order already: insertion sort. */
 static void sort_plan(pbi_engine *e, int32_t n)
 {
     for (int32_t i = 1; i < n; i++) {
         pb_plan p = e->plan[i];
-        int32_t a = pbi_seq_index(e, p.seq), k = i;
-        if (a < 0)
-            continue;
-        while (k > 0) {
-            int32_t b = pbi_seq_index(e, e->plan[k - 1].seq);
-            if (b >= 0 && b < a)
-                break;
+        int32_t a = e->age[i], k = i;
+        for (; a < e->n_running && k > 0 && e->age[k - 1] > a; k--) {
             e->plan[k] = e->plan[k - 1];
-            k--;
+            e->age[k] = e->age[k - 1];
         }
         e->plan[k] = p;
+        e->age[k] = a;
     }
 }
 
