@@ -2,12 +2,31 @@
  *
  * cli/check.c - patchbay check: is a pipeline complete, in range and composable? Reads no
  * weights and creates no plugin. Goes on after a bad file; the exit status is the first one's.
+ * A plugin that cannot run on this machine is a note, not a mistake: a pipeline for a GPU may be
+ * checked where there is none.
  */
 #include "cli.h"
 
 #include <stdio.h>
 
-static json_t *result_json(const char *path, const pb_err *err, const char *key)
+/* Plugins whose probe says no; NULL p: none. */
+static json_t *unusable(const pbi_pipeline *p, int quiet)
+{
+    json_t *all = json_array();
+    for (int i = 0; p && i < p->n_uses; i++) {
+        const pbi_use *u = p->uses[i];
+        pb_err why = { 0 };
+        if (u->lib->desc->probe(&why) > 0)
+            continue;
+        if (!quiet)
+            fprintf(stderr, "%s: note: %s-%s cannot run on this machine%s%s\n", p->path, u->slot,
+                    u->name, why.msg[0] ? ": " : "", why.msg);
+        json_array_append_new(all, json_sprintf("%s-%s: %s", u->slot, u->name, why.msg));
+    }
+    return all;
+}
+
+static json_t *result_json(const char *path, const pb_err *err, const char *key, json_t *not_here)
 {
     json_t *j = json_object();
     json_object_set_new(j, "path", json_string_nocheck(path));
@@ -15,8 +34,10 @@ static json_t *result_json(const char *path, const pb_err *err, const char *key)
     if (err->code) {
         json_object_set_new(j, "kind", json_string_nocheck(pbi_err_kind(err->code)));
         json_object_set_new(j, "error", json_string_nocheck(err->msg));
-    } else
+    } else {
+        json_object_set(j, "not_usable_here", not_here);
         json_object_set_new(j, "numeric_key", json_string_nocheck(key));
+    }
     return j;
 }
 
@@ -40,12 +61,14 @@ int pbi_cmd_check(int argc, char **argv)
             pbi_pipeline_numeric_key(p, key, sizeof key, NULL);
         else if (!status)
             status = pbi_err_exit(rc);
+        json_t *not_here = unusable(p, c.json);
         if (c.json)
-            json_array_append_new(all, result_json(argv[i], &err, key));
+            json_array_append_new(all, result_json(argv[i], &err, key, not_here));
         else if (rc)
             pbi_fail(argv[0], &err);
         else
             printf("%s: ok (%s)\n", argv[i], key);
+        json_decref(not_here);
         pbi_pipeline_free(p);
     }
     if (c.json)
