@@ -29,7 +29,7 @@ struct pbi_front {
     job *job;
     int64_t *order; /* request indices by arrival */
     pbi_run_hooks hooks;
-    int asked, told;  /* statistics at the end of a run */
+    int asked, told;  /* statistics, at the beginning and at the end of a run */
     int64_t n_aborts; /* aborts that were not sent yet */
     int64_t n_open;   /* requests that the engine has */
     int32_t n_eos, eos[PBI_MSG_MAX_EOS];
@@ -435,7 +435,7 @@ static int got_message(pbi_front *f, const void *msg, size_t bytes)
     if (h->kind == PBI_MSG_STATS) {
         f->last = ((const pbi_msg_stats *)msg)->stats;
         if (!f->told++)
-            f->first = f->last = (pbi_engine_stats){ 0 };
+            f->first = f->last;
         return 0;
     }
     if (h->kind == PBI_MSG_FAULT) {
