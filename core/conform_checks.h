@@ -21,6 +21,7 @@ int pbi_check_constraint(pbi_lint *l);
 int pbi_check_spec(pbi_lint *l);
 int pbi_check_output(pbi_lint *l);
 int pbi_check_linear(pbi_lint *l);
+int pbi_check_backend(pbi_lint *l);
 int pbi_check_model(pbi_lint *l);
 int pbi_check_weights(pbi_lint *l);
 #endif
