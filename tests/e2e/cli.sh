@@ -58,6 +58,17 @@ expect 2 "gone.ini: No such file" check gone.ini
 expect 2 '"ok": false' check base.ini gone.ini --json
 expect 2 "no plugin 'pagedd'" check base.ini --set attention=pagedd
 
+# broken plugins and such that cannot run here
+old_path=${PATCHBAY_PLUGIN_PATH-}
+PATCHBAY_PLUGIN_PATH=$old_path:$(dirname "$pb")/tests/broken/.libs
+export PATCHBAY_PLUGIN_PATH
+expect 4 "sampler-magic.so: symbol pb_plugin_v0 is no plugin descriptor" check base.ini --set sampler=magic
+expect 4 "sampler-twin.so: claims to be sampler-good, and so does" check base.ini --set sampler=twin
+expect 0 "note: sampler-probe cannot run on this machine: no such device here" check base.ini --set sampler=probe
+expect 0 "sampler-probe: no such device here" check base.ini --set sampler=probe --json
+expect 0 "broken: " plugins
+PATCHBAY_PLUGIN_PATH=$old_path
+
 expect 0 "page_size = 32" show base.ini
 expect 0 "base.ini:6" show base.ini
 expect 0 '"origin": "--set"' show base.ini --json --set attention.page_size=8
