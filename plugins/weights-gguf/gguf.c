@@ -477,7 +477,7 @@ static int by_name(const void *a, const void *b)
 /* name i is at (const char *const *)(base + i * stride) */
 static int unique(gguf *g, const char *what, const void *base, size_t stride, uint64_t n)
 {
-    named *v = malloc((size_t)n * sizeof *v + 1);
+    named *v = g->host->alloc(g->host, (size_t)n * sizeof *v + 1, 0, "names");
     if (!v)
         return fail(g, PB_E_NOMEM, "no memory for %" PRIu64 " names", n);
     for (uint64_t i = 0; i < n; i++) {
@@ -491,7 +491,7 @@ static int unique(gguf *g, const char *what, const void *base, size_t stride, ui
     for (uint64_t i = 1; i < n && !rc; i++)
         if (!by_name(&v[i - 1], &v[i]))
             rc = fail(g, PB_E_FORMAT, "%s %s occurs twice", what, v[i].name);
-    free(v);
+    g->host->free(g->host, v);
     return rc;
 }
 
