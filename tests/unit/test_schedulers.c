@@ -37,6 +37,8 @@ typedef struct world {
     int32_t n_total, n_arrived, max_ctx, max_seqs;
     int64_t capacity, used, too_much, n_preempted, n_steps, n_drafts, most_running;
     pb_plan plan[MAX_TOTAL];
+    int32_t budget; /* chunked: of a step */
+    int any_order;  /* a policy may overtake */
     char why[300];
 } world;
 
@@ -115,7 +117,9 @@ static void arrive(world *w)
                      .id = (uint64_t)w->n_arrived++,
                      .tokens = none,
                      .n_tokens = n,
-                     .n_prompt = n };
+                     .n_prompt = n,
+                     .priority = below(w, 4),
+                     .t_arrival_ns = w->view.now_ns };
     q->s.max_new = below(w, (int32_t)(w->max_ctx - n) + 1);
     q->final = n + q->s.max_new;
     to_waiting(w, q);
@@ -126,7 +130,7 @@ static void arrive(world *w)
 static int check_plan(world *w, int32_t n)
 {
     const pb_view *v = &w->view;
-    int64_t rows = 0;
+    int64_t rows = 0, fed = 0, decodes = 0;
     int32_t n_new = 0, last_run = -1;
     if (n < 0 || n > MAX_TOTAL)
         return wrong(w, "next said %d", n);
@@ -140,8 +144,12 @@ static int check_plan(world *w, int32_t n)
             return wrong(w, "seq %d is planned after a younger one", (int)p->seq->id);
         if (r >= 0)
             last_run = r;
-        else if (n_new >= v->n_waiting || v->waiting[n_new++] != p->seq)
+        else if (n_new >= v->n_waiting || index_of(v->waiting, v->n_waiting, p->seq) < 0)
+            return wrong(w, "seq %d is not in the view", (int)p->seq->id);
+        else if (v->waiting[n_new++] != p->seq && !w->any_order)
             return wrong(w, "seq %d overtakes a waiting one", (int)p->seq->id);
+        decodes += r == 0 || p->seq->n_left == 1;
+        fed += p->n_tokens;
         if (p->n_tokens < 1 || p->n_tokens > p->seq->n_left)
             return wrong(w, "seq %d: %d tokens of %d left", (int)p->seq->id, p->n_tokens,
                          (int)p->seq->n_left);
@@ -153,6 +161,8 @@ static int check_plan(world *w, int32_t n)
     }
     if (rows > v->max_rows)
         return wrong(w, "%d rows, limit %d", (int)rows, v->max_rows);
+    if (w->budget > 0 && fed > w->budget && fed > decodes)
+        return wrong(w, "%d tokens, budget %d, %d decode", (int)fed, w->budget, (int)decodes);
     if (n_new > v->n_slots_free)
         return wrong(w, "%d new sequences, %d slots", n_new, v->n_slots_free);
     if (n == 0 && v->n_waiting + v->n_running > 0)
@@ -235,17 +245,19 @@ static int one_step(world *w, int open)
     while (w->n_arrived < w->n_total && (open ? below(w, 3) == 0 : w->view.n_waiting < 2))
         arrive(w);
     w->view.step++;
+    w->view.now_ns += 1000000;
     /* with long pages the pool may have less room than it seems */
     w->view.n_tokens_free = w->capacity - w->used + w->too_much;
     int32_t n = w->v->next(plug_self(&w->p), &w->view, w->plan, MAX_TOTAL);
     if (check_plan(w, n))
         return -1;
     int any = 0;
+    int64_t preempted = w->n_preempted;
     for (int32_t i = 0; i < n; i++) {
         const pb_seq *s = w->plan[i].seq;
-        int in = 0;
-        if (s->state != PB_SEQ_DONE && (index_of(w->running, w->view.n_running, s) >= 0 ||
-                                        of(w, s)->n_admitted == 0 || s->slot < 0))
+        /* a victim is not in this step; nor does anybody join when there was one */
+        int fresh = index_of(w->running, w->view.n_running, s) < 0, in = 0;
+        if (!fresh || (s->state == PB_SEQ_WAITING && w->n_preempted == preempted))
             in = reserve(w, &w->plan[i]);
         if (in < 0)
             return -1;
@@ -262,11 +274,17 @@ static int one_step(world *w, int open)
     return n > 0 && !any ? wrong(w, "a step with a plan of %d made no progress", n) : 0;
 }
 
-static int run_case(world *w, const char *name, const char *const *opt, uint64_t seed)
+static int run_case(world *w, const char *name, const char *const *options, uint64_t seed)
 {
+    const char *const *opt = options;
     int rc = 0;
     memset(w, 0, sizeof *w);
     w->rnd = seed;
+    for (; opt && *opt; opt++) {
+        if (strncmp(*opt, "budget=", 7) == 0)
+            w->budget = atoi(*opt + 7);
+        w->any_order |= strncmp(*opt, "policy=", 7) == 0;
+    }
     w->max_ctx = 2 + below(w, 120);
     w->max_seqs = 1 + below(w, 12);
     w->n_total = 1 + below(w, MAX_TOTAL);
@@ -285,7 +303,7 @@ static int run_case(world *w, const char *name, const char *const *opt, uint64_t
                    .max_rows = w->view.max_rows,
                    .max_ctx = w->max_ctx,
                    .n_vocab = 8 };
-    plug_open(&w->p, "scheduler", name, opt, &svc, &run);
+    plug_open(&w->p, "scheduler", name, options, &svc, &run);
     w->v = w->p.vtbl;
     w->too_much = below(w, 3) == 0 ? 1000 : 0;
     int open = below(w, 2), i = 0;
@@ -348,11 +366,94 @@ static void test_static(void **state)
     fuzz("static", three, 3);
 }
 
+static void test_chunked(void **state)
+{
+    static const char *const budget[] = { "budget=7", NULL };
+    static const char *const lpm[] = { "policy=lpm", "budget=30", "victim=largest", NULL };
+    static const char *const priority[] = { "policy=priority", "victim=lowest", "patience_ms=20",
+                                            NULL };
+    static const char *const shortest[] = { "policy=shortest", "max_running=3", NULL };
+    fuzz("chunked", NULL, 0);
+    fuzz("chunked", budget, 0);
+    fuzz("chunked", lpm, 0);
+    fuzz("chunked", priority, 0);
+    fuzz("chunked", shortest, 3);
+}
+
+/* One request that every policy likes least, in a stream of others that never ends: steps (of
+ * 1 ms) until it joins. */
+static int32_t steps_until_joined(const char *const *opt, int32_t limit)
+{
+    static const int32_t none[1] = { 0 };
+    enum { N = 8 };
+    pb_seq slow = { .size = sizeof slow,
+                    .id = 0,
+                    .tokens = none,
+                    .n_tokens = 100,
+                    .n_prompt = 100,
+                    .n_left = 100,
+                    .slot = -1,
+                    .priority = 0 };
+    pb_seq quick[N];
+    const pb_seq *waiting[N + 1];
+    pb_plan out[4];
+    plug p;
+    pbi_services svc = { 0 };
+    pb_run run = {
+        .size = sizeof run, .max_seqs = 4, .max_rows = 64, .max_ctx = 128, .n_vocab = 8
+    };
+    pb_view v = { .size = sizeof v,
+                  .waiting = waiting,
+                  .n_waiting = N + 1,
+                  .max_rows = 64,
+                  .max_seqs = 4,
+                  .n_slots_free = 1,
+                  .n_tokens_free = 1000 };
+    plug_open(&p, "scheduler", "chunked", opt, &svc, &run);
+    const pb_sched *s = p.vtbl;
+    int32_t step = 0, joined = 0;
+    waiting[0] = &slow;
+    for (; step < limit && !joined; step++) {
+        v.now_ns += 1000000;
+        for (int32_t i = 0; i < N; i++) { /* new ones all the time */
+            quick[i] = (pb_seq){ .size = sizeof quick[i],
+                                 .id = (uint64_t)(1 + i),
+                                 .tokens = none,
+                                 .n_tokens = 4,
+                                 .n_prompt = 4,
+                                 .n_left = 4,
+                                 .slot = -1,
+                                 .priority = 9,
+                                 .t_arrival_ns = v.now_ns };
+            waiting[i + 1] = &quick[i];
+        }
+        int32_t n = s->next(plug_self(&p), &v, out, 4);
+        assert_int_equal(n, 1);
+        joined = out[0].seq == &slow;
+    }
+    plug_close(&p);
+    return step;
+}
+
+static void test_patience(void **state)
+{
+    static const char *const priority[] = { "policy=priority", "patience_ms=500", NULL };
+    static const char *const shortest[] = { "policy=shortest", "patience_ms=500", NULL };
+    static const char *const fcfs[] = { "policy=fcfs", NULL };
+    static const char *const never[] = { "policy=shortest", "patience_ms=86400000", NULL };
+    assert_int_equal(steps_until_joined(priority, 2000), 501);
+    assert_int_equal(steps_until_joined(shortest, 2000), 501);
+    assert_int_equal(steps_until_joined(fcfs, 2000), 1);
+    assert_int_equal(steps_until_joined(never, 2000), 2000); /* the stream would starve it */
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_continuous),
         cmocka_unit_test(test_static),
+        cmocka_unit_test(test_chunked),
+        cmocka_unit_test(test_patience),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
