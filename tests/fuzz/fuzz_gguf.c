@@ -18,7 +18,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { SLACK = 64 << 20, MAX_FILE = 32 << 20 };
+enum { SLACK = 64 << 20, MAX_ROW = 32 << 20 };
 
 static uint64_t rng, seed;
 static uint32_t rnd(uint32_t n)
@@ -115,7 +115,7 @@ static void use_tensors(const pb_meta *m)
 {
     for (int32_t i = 0; i < m->n_tensors; i++) {
         const pb_tensor *t = &m->tensors[i];
-        if (!t->data || t->rows < 1 || t->row_bytes > MAX_FILE)
+        if (!t->data || t->rows < 1 || t->row_bytes > MAX_ROW)
             continue;
         char *row = malloc((size_t)t->row_bytes + 1);
         if (!row || t->read(t, 0, 1, row) || t->read(t, t->rows - 1, 1, row))
@@ -232,6 +232,7 @@ static void small_model(gguf_make *g)
                     PB_F32, at);
         at += t[i].cols * (t[i].rows ? t[i].rows : 1) * 4;
     }
+    g->infos = g->n;
     make_pad(g, 8);
     g->header = g->n;
     for (uint64_t i = 0; i < at; i++)
@@ -245,8 +246,13 @@ static void each_byte(const gguf_make *g)
     if (!p)
         die("malloc", "no memory");
     memcpy(p, g->p, g->n);
-    for (size_t n = 0; n <= g->header + 8; n++)
+    for (size_t n = 0; n <= g->header + 8; n++) {
+        int64_t taken = n_taken;
         run_case(p, n);
+        /* what is left of the page reads as zeros: an unchecked length shows only here */
+        if (n_taken > taken && (n < g->infos || n > g->header))
+            die("truncated file", "taken");
+    }
     run_case(p, g->n - 1);
     for (size_t i = 0; i < g->header; i++) {
         for (size_t k = 0; k < sizeof flips; k++) {
@@ -365,7 +371,7 @@ int main(void)
     if (n_taken != 1 || n_built != 1 || n_text != 1)
         die("good file", "refused");
     each_byte(&g);
-    greedy_file(0, 8 << 20);
+    greedy_file(0, 24 << 20);
     greedy_file(8, 16 << 20);
     many_strings(100, 70000);
     many_strings(30, 1 << 19);

@@ -7,10 +7,11 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Owned by the caller: free(p). header: where the data section begins, for the maker's use. */
+/* Owned by the caller: free(p). infos, header: where the tensor infos end
+ * and the data section begins, for the maker's use. */
 typedef struct gguf_make {
     unsigned char *p;
-    size_t n, cap, header;
+    size_t n, cap, infos, header;
 } gguf_make;
 
 void make_number(gguf_make *g, int bytes, uint64_t v); /* little endian */
