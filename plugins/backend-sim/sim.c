@@ -146,6 +146,13 @@ static int compile(void *self, const pb_program *p, const pb_limits *lim, struct
     for (int32_t g = 0; g < p->n_groups; g++) {
         x->window[g] = p->groups[g].window;
         x->attend_op[g] = -1;
+        pb_kv_group group = { .size = sizeof group };
+        int bad = kv_group(self, &p->groups[g], &group, err);
+        if (bad) {
+            exec_free(self, x);
+            return bad;
+        }
+        x->token_bytes[g] = group.token_bytes;
     }
     /* about half of the probability at temperature 1, where the others are uniform in [0, 4) */
     float peak = (float)(pbc_log((double)p->n_vocab) + 2.6);
@@ -169,6 +176,7 @@ static int kv(void *self, struct pb_exec *x, void *arena_, uint64_t arena_bytes,
     sim *d = self;
     sim_arena *a = arena_;
     size_t n = 0;
+    double bytes = 0.0; /* what the pages stand for: the words that hold them are fewer or more */
     if (n_groups != x->n_groups)
         return sim_fail(err, PB_E_INVAL, "backend-sim: plan for %d KV groups, program has %d",
                         n_groups, x->n_groups);
@@ -186,6 +194,12 @@ static int kv(void *self, struct pb_exec *x, void *arena_, uint64_t arena_bytes,
                             plan[g].n_pages, plan[g].page_tokens);
         }
         n += (size_t)plan[g].page_tokens * (size_t)plan[g].n_pages;
+        bytes += (double)plan[g].page_tokens * plan[g].n_pages * (double)x->token_bytes[g];
+    }
+    if (bytes > (double)arena_bytes) {
+        d->host->free(d->host, k);
+        return sim_fail(err, PB_E_INVAL, "backend-sim: a plan of %.0f bytes in an arena of %llu",
+                        bytes, (unsigned long long)arena_bytes);
     }
     if (a->n_words < n) { /* what was in it is garbage now, as it may be */
         d->host->free(d->host, a->words);

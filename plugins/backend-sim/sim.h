@@ -73,6 +73,7 @@ struct pb_exec {
     pb_limits lim;
     int32_t n_groups, n_vocab;
     int32_t window[SIM_MAX_GROUPS], attend_op[SIM_MAX_GROUPS];
+    int64_t token_bytes[SIM_MAX_GROUPS];
     sim_cost cost;
     sim_out out[2], *last; /* last: submitted last */
     float *logits;         /* [max_out][n_vocab] of the last step */

@@ -156,6 +156,32 @@ fault weights-gguf weights 'accepts a missing file' 's/int rc = map_file(g, path
 fault weights-gguf weights 'in open' 's/int rc = map_file(g, path);/if (path[0]) *(volatile int *)8 = 1; &/'
 fault weights-gguf weights 'fails without a reason' 's/int rc = map_file(g, path);/if (path[0]) return PB_E_IO; &/'
 
+# backend FILE 'what lint must say' 'sed expression': the same in one file of backend-sim
+backend() {
+    rm -rf "$work/t"
+    mkdir "$work/t"
+    cp -R "$src/plugins/backend-sim" "$src/plugins/backend-common" "$work/t"
+    chmod -R u+w "$work/t"
+    sed "$3" "$src/plugins/backend-sim/$1" >"$work/t/backend-sim/$1"
+    if cmp -s "$src/plugins/backend-sim/$1" "$work/t/backend-sim/$1"; then
+        say "not ok" "backend-sim: $3 changes nothing"
+        return
+    fi
+    ${CC:-cc} -std=c11 -O1 -ffp-contract=off -fPIC -shared -fvisibility=hidden -w -I"$src/include" \
+        -o "$work/backend-sim.so" "$work"/t/backend-sim/[!t]*.c "$work/t/backend-common/draw.c" -lm
+    out=$($lint --check backend "$work/backend-sim.so" 2>&1)
+    rc=$?
+    if test $rc = 4 && echo "$out" | grep -q -- "$2"; then
+        say ok "backend: $2"
+    else
+        say "not ok" "backend: exit $rc, expected 4 and '$2' for $1 with $3" "$out"
+    fi
+}
+backend cost.c 'accepts an unknown operation' 's/default:$/default: break;/'
+backend step.c 'alone and in one step' 's/fill_row(x, o->hash\[i\],/fill_row(x, o->hash[i] + (uint64_t)i,/'
+backend step.c 'was forced' 's/\*id = d->forced;/*id = 0;/'
+backend sim.c 'in half of the bytes' 's/arena_bytes/no_bytes/g; s/uint64_t no_bytes,/uint64_t arena_bytes_, /; s/^    size_t n = 0;/    uint64_t no_bytes = UINT64_MAX; (void)no_bytes; &/'
+
 # and every plugin of this build is clean
 for p in "$build"/.libs/*.so; do
     out=$("$build/patchbay" lint "$p" 2>&1) && say ok "${p##*/} passes" || say "not ok" "${p##*/} passes" "$out"
