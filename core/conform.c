@@ -71,11 +71,8 @@ static int check_tables(pbi_lint *l)
             strcmp(o->name, "seed") != 0)
             return pbi_say(l, PBI_WARN, "option %s has no %s; out-of-range values reach the plugin",
                            o->name, o->min ? "maximum" : "minimum");
-    for (const pb_counter *c = d->counters; c && c->name; c++) {
+    for (const pb_counter *c = d->counters; c && c->name; c++)
         engaged += (c->flags & PB_C_ENGAGED) != 0;
-        if (!c->help || !*c->help || !c->unit || !*c->unit)
-            return pbi_say(l, PBI_FAIL, "counter %s has no unit or no help text", c->name);
-    }
     if (is_policy(d->slot) && !engaged)
         return pbi_say(l, PBI_WARN,
                        "no counter is marked PB_C_ENGAGED, so a comparison cannot prove that the "

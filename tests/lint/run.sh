@@ -85,7 +85,7 @@ fault sampler-greedy load 'exports no pb_plugin_v0' 's/^PB_PLUGIN = {/static con
 fault sampler-greedy load 'Segmentation fault' 's/^static int reset/__attribute__((constructor)) static void first(void) { *(volatile int *)8 = 1; } &/'
 fault sampler-greedy tables 'does not begin with a number' 's/version = "0.1"/version = "one"/'
 fault sampler-greedy tables 'PB_C_ENGAGED' 's/PB_C_ENGAGED/0/'
-fault sampler-chain tables 'no unit or no help' 's/"edits", "logits/"", "logits/'
+fault sampler-chain tables '80 fit a line' 's/summary = "penalties/summary = "penalties of every kind that one could possibly wish for and some more/'
 fault spec-ngram tables 'has no maximum' 's/"8", "1", "64"/"8", "1", NULL/'
 fault sampler-greedy lifecycle 'left [0-9]* bytes' 's/g->host->free(g->host, g);//'
 fault sampler-chain lifecycle 'left [0-9]* bytes' 's/s->host->free(s->host, s->seen);//'
