@@ -30,7 +30,7 @@ typedef struct stats {
 
 typedef struct candidate {
     int64_t rank; /* the lowest joins first */
-    int64_t left; /* tokens to compute */
+    int64_t left; /* tokens to compute, 0: not asked yet */
     int32_t index, taken;
 } candidate;
 
@@ -56,12 +56,14 @@ static int64_t rank_of(const chunker *c, const pb_view *v, const pb_seq *s, int6
     }
 }
 
-/* Ranks the first waiting sequences; returns their number. With fcfs one at a time is enough. */
+/* Ranks the first waiting sequences; returns their number. What is cached is asked for only where
+ * the policy goes by it: a walk over each prompt in each step is not cheap. */
 static int32_t look_ahead(chunker *c, const pb_view *v)
 {
     int32_t n = v->n_waiting < MAX_LOOK ? v->n_waiting : MAX_LOOK;
+    int by_left = c->cfg->policy == LPM || c->cfg->policy == SHORTEST;
     for (int32_t i = 0; i < n; i++) {
-        int64_t left = psc_to_compute(v, v->waiting[i]);
+        int64_t left = by_left ? psc_to_compute(v, v->waiting[i]) : 0;
         c->look[i] =
             (candidate){ .rank = rank_of(c, v, v->waiting[i], left, i), .left = left, .index = i };
     }
@@ -121,6 +123,8 @@ static int32_t admit(chunker *c, const pb_view *v, pb_plan *out, int32_t cap, in
         candidate *q = best_of(c, n_look);
         if (!q || (c->cfg->max_running > 0 && running >= c->cfg->max_running))
             break;
+        if (q->left == 0)
+            q->left = psc_to_compute(v, v->waiting[q->index]);
         room -= q->left + c->cfg->headroom;
         /* with nothing else to run it is tried anyway: only the engine knows what really fits */
         if (room < 0 && running > 0) {

@@ -45,14 +45,16 @@ static int32_t plan_running(continuous *c, const pb_view *v, pb_plan *out, int32
     int32_t rows = v->max_rows;
     for (int32_t i = 0; i < n; i++) {
         const pb_seq *s = v->running[i];
-        int32_t decodes = s->n_left == 1 && rows > 0;
-        out[i] = (pb_plan){ .seq = s, .n_tokens = decodes };
-        rows -= decodes;
+        /* the oldest has a row whatever it does: then it ends, and the next is the oldest */
+        int32_t one = (s->n_left == 1 || i == 0) && s->n_left > 0 && rows > 0;
+        out[i] = (pb_plan){ .seq = s, .n_tokens = one };
+        rows -= one;
         *owed += s->n_left;
     }
     for (int32_t i = 0; i < n && rows > 0; i++) {
-        if (out[i].n_tokens > 0 || out[i].seq->n_left < 1)
+        if (out[i].seq->n_left <= 1)
             continue;
+        rows += out[i].n_tokens;
         out[i].n_tokens = prompt_rows(c, out[i].seq->n_left, rows);
         rows -= out[i].n_tokens;
         c->st->chunked += out[i].n_tokens < out[i].seq->n_left;
