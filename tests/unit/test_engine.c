@@ -632,6 +632,102 @@ static void engines_take_turns(void **state)
     }
 }
 
+/* ---- a second runner -------------------------------------------------- */
+
+/* It knows no sequence and no attention plugin: the steps say it all. */
+typedef struct mirror {
+    pbi_runner *run;
+    void *step;
+    pb_draw *draws;
+    int32_t n_draws;
+    int64_t n_same;
+} mirror;
+
+static void mirror_step(void *arg, const pb_step *s)
+{
+    mirror *m = arg;
+    free(m->step);
+    m->step = aligned_alloc(64, (s->bytes + 63) / 64 * 64);
+    memcpy(m->step, s, s->bytes);
+    m->n_draws = 0;
+}
+
+static void mirror_draws(void *arg, int32_t n, const pb_draw *d, size_t stride)
+{
+    mirror *m = arg;
+    assert_int_equal(stride, sizeof *d);
+    m->draws = realloc(m->draws, (size_t)n * sizeof *d);
+    memcpy(m->draws, d, (size_t)n * sizeof *d);
+    m->n_draws = n;
+}
+
+static void mirror_result(void *arg, const pb_step *s, const pb_result *r)
+{
+    mirror *m = arg;
+    pb_result x;
+    pb_err err;
+    if (!m->run)
+        return;
+    if (pbi_runner_check(m->run, m->step, NULL, &err) || pbi_runner_submit(m->run, m->step, &err) ||
+        (m->n_draws && pbi_runner_pick(m->run, m->n_draws, m->draws, sizeof *m->draws, &err)) ||
+        pbi_runner_wait(m->run, s->n, &x, &err))
+        fail_msg("%s", err.msg);
+    assert_int_equal(x.n_out, r->n_out);
+    if (m->n_draws)
+        assert_memory_equal(x.ids, r->ids, (size_t)r->n_out * sizeof *r->ids);
+    if (r->logits)
+        assert_memory_equal(x.logits, r->logits,
+                            (size_t)(r->n_out * r->n_vocab) * sizeof *r->logits);
+    m->n_same++;
+}
+
+static void steps_alone_give_the_bits(void **state)
+{
+    pipe_config c = pipe_default();
+    pipe_request q[4];
+    pipe_answer a[4];
+    pipe_t *p;
+    pb_err err = { 0 };
+    mirror m = { 0 };
+    make_prompts(14);
+    c.attention = "@donor page_size=4";
+    c.fakes = fakes;
+    c.n_groups = 2;
+    c.window = 9;
+    c.scheduler = "@sched wild=3";
+    c.sampler = "chain temperature=1 repeat_penalty=1.3";
+    c.spec = "ngram min_n=1";
+    c.constraint[0] = "@mask";
+    c.preempt_every = 7;
+    c.copy_steps = 1;
+    c.hooks = (pbi_engine_hooks){
+        .arg = &m, .on_step = mirror_step, .on_draws = mirror_draws, .on_result = mirror_result
+    };
+    for (int i = 0; i < 4; i++) {
+        q[i] = pipe_request_default();
+        q[i].ids = i % 2 ? prompt_a : prompt_b;
+        q[i].n = 14 + i;
+        q[i].max_new = 40;
+    }
+    if (pipe_open(&c, &p, &err))
+        fail_msg("%s", err.msg);
+    pbi_runner_options o = *pbi_runner_opts(pipe_runner(p));
+    o.attention = NULL;
+    o.n_plan = pbi_runner_groups(pipe_runner(p));
+    o.plan = pbi_runner_plan(pipe_runner(p));
+    o.own_arena = 1;
+    if (pbi_runner_open(&o, &m.run, &err))
+        fail_msg("%s", err.msg);
+    if (pipe_run(p, 4, q, a, &err))
+        fail_msg("%s", err.msg);
+    assert_true(m.n_same > 40);
+    pbi_runner_close(m.run);
+    pipe_close(p);
+    pipe_answers_free(a, 4);
+    free(m.step);
+    free(m.draws);
+}
+
 /* ---- no allocation at a step ------------------------------------------ */
 
 static int counting;
@@ -714,6 +810,7 @@ int main(void)
         cmocka_unit_test(bad_schedulers_are_named),
         cmocka_unit_test(reset_renew_stats_quit),
         cmocka_unit_test(engines_take_turns),
+        cmocka_unit_test(steps_alone_give_the_bits),
         cmocka_unit_test(steady_steps_allocate_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
