@@ -407,8 +407,7 @@ PB_PLUGIN = {
     .name = "radix",
     .version = "0.1.0",
     .license = "MIT",
-    .summary =
-        "paged, and prompts start with the longest beginning that others computed (radix tree)",
+    .summary = "paged, with reuse of the longest beginning that others computed (radix tree)",
     .flags = PB_EXACT,
     .options = options,
     .counters = counters,

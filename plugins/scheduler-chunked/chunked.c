@@ -254,8 +254,7 @@ PB_PLUGIN = {
     .name = "chunked",
     .version = "0.1.0",
     .license = "MIT",
-    .summary =
-        "gives every step a token budget and feeds long prompts in chunks beside decode rows",
+    .summary = "a token budget for every step: long prompts in chunks beside decode rows",
     .flags = PB_EXACT,
     .options = options,
     .counters = counters,
