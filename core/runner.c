@@ -29,6 +29,7 @@ struct pbi_runner {
     pbi_step_builder builder;
     pbi_step_checker checker;
     uint64_t model_key;
+    int log; /* calls of the backend are printed */
     pbi_call_stat *st_submit, *st_pick, *st_wait, *st_poison, *st_plan, *st_setup;
 };
 
@@ -195,6 +196,8 @@ static int open_rest(pbi_runner *r, pb_err *err)
     r->builder.att_in = r->att;
     r->builder.n_groups = r->n_groups;
     r->builder.plan = r->plan;
+    r->builder.log = r->att && pbi_calls_logged(r->att);
+    r->log = pbi_calls_logged(r->be_in);
     if (r->o.paranoid && r->pages)
         pbi_pages_poison(r->pages, poison, r);
     return pbi_step_checker_init(&r->checker, err);
@@ -340,6 +343,10 @@ int pbi_runner_submit(pbi_runner *r, const pb_step *s, pb_err *err)
 {
     int rc;
     PBI_CALL(r->st_submit, rc = r->be->submit(self_of(r->be_in), r->exec, r->kv, s));
+    if (r->log)
+        pbi_calls_print(r->be_in, "submit", rc,
+                        "step %llu: %d rows of %d sequences, %d wanted, %d copies",
+                        (unsigned long long)s->n, s->n_rows, s->n_seqs, s->n_out, s->n_copies);
     return rc ? failed(r, "submit", s->n, rc, err) : 0;
 }
 
@@ -347,6 +354,8 @@ int pbi_runner_pick(pbi_runner *r, int32_t n, const pb_draw *d, size_t stride, p
 {
     int rc;
     PBI_CALL(r->st_pick, rc = r->be->pick(self_of(r->be_in), r->exec, n, d, stride));
+    if (r->log)
+        pbi_calls_print(r->be_in, "pick", rc, "%d draws", n);
     return rc ? failed(r, "pick", 0, rc, err) : 0;
 }
 
@@ -357,6 +366,9 @@ int pbi_runner_wait(pbi_runner *r, uint64_t step, pb_result *out, pb_err *err)
     out->size = sizeof *out;
     out->faulty_op = -1;
     PBI_CALL(r->st_wait, rc = r->be->wait(self_of(r->be_in), r->exec, step, out));
+    if (r->log)
+        pbi_calls_print(r->be_in, "wait", rc, "step %llu: %d wanted rows", (unsigned long long)step,
+                        out->n_out);
     if (rc == PB_E_NUMERIC && out->faulty_op >= 0 && out->faulty_op < r->o.program->n_ops)
         return pbi_err(err, rc, "step %llu: NaN or infinity first in operation %s",
                        (unsigned long long)step, r->o.program->ops[out->faulty_op].name);

@@ -124,6 +124,10 @@ static int write_tables(const pbi_step_builder *b, const pb_step *s, int32_t n_i
             int32_t need = (int32_t)pages_needed(b, g, &items[i]), n;
             *begin++ = at;
             PBI_CALL(b->st_table, n = b->att->table(self, items[i].seq, g, table + at, need));
+            if (b->log)
+                pbi_calls_print(b->att_in, "table", n, "seq %llu, group %d, cap %d: from page %d",
+                                (unsigned long long)items[i].seq->id, g, need,
+                                n > 0 ? table[at] : -1);
             if (n < need || n > need)
                 return pbi_err(
                     err, PB_E_PLUGIN,

@@ -29,6 +29,7 @@ typedef struct pbi_step_builder {
     const pb_attention *att;
     pbi_instance *att_in;
     pbi_call_stat *st_table;
+    int log; /* calls of the attention plugin are printed */
     int32_t n_groups;
     const pb_kv_plan *plan;
 } pbi_step_builder;

@@ -24,7 +24,7 @@
 enum {
     SEED,
     ATTENTION, /* contiguous, paged, hash, donor */
-    SCHEDULER, /* continuous, static, wild: any plan that is valid */
+    SCHEDULER, /* continuous, static, wild: any plan that is valid, chunked */
     SAMPLED,
     SPEC,
     MASK,
@@ -82,7 +82,7 @@ static fuzz_case make_case(uint64_t seed, int cpu)
     fuzz_case c = { { (int64_t)seed } };
     uint64_t r = seed;
     c.f[ATTENTION] = pipe_below(&r, 5);
-    c.f[SCHEDULER] = some(&r, 2, 2);
+    c.f[SCHEDULER] = some(&r, 2, 3);
     c.f[SAMPLED] = pipe_below(&r, 2);
     c.f[SPEC] = some(&r, 2, 6);
     c.f[MASK] = pipe_below(&r, 4) == 0;
@@ -147,7 +147,7 @@ static int read_case(const char *text, fuzz_case *c)
 /* ---- a case as a pipeline and requests -------------------------------- */
 
 typedef struct texts {
-    char backend[120], attention[80], scheduler[80], sampler[80], spec[80], weights[160];
+    char backend[120], attention[80], scheduler[120], sampler[80], spec[80], weights[160];
 } texts;
 
 static void on_cpu(const fuzz_case *c, pipe_config *p, texts *t, const char *isa)
@@ -190,6 +190,8 @@ static void plainest(const fuzz_case *c, pipe_config *p, texts *t)
 static void fuzzed(const fuzz_case *c, pipe_config *p, texts *t)
 {
     static const char *const att[] = { "contiguous", "paged", "hash", "@donor", "radix" };
+    static const char *const policy[] = { "fcfs", "lpm", "priority", "shortest" };
+    static const char *const victim[] = { "youngest", "largest", "lowest" };
     int page = pages[c->f[PAGE]], n = (int)c->f[SEQS] + 1;
     if (c->f[BACKEND]) /* the granule of its KV formats */
         page = 16 * (1 + (int)c->f[PAGE] % 3);
@@ -213,6 +215,10 @@ static void fuzzed(const fuzz_case *c, pipe_config *p, texts *t)
         snprintf(t->scheduler, sizeof t->scheduler, "static batch=%d", n);
     if (c->f[SCHEDULER] == 2)
         snprintf(t->scheduler, sizeof t->scheduler, "@sched wild=%d", (int)c->f[CHUNK] + 1);
+    if (c->f[SCHEDULER] == 3)
+        snprintf(t->scheduler, sizeof t->scheduler,
+                 "chunked budget=%d patience_ms=%d policy=%s victim=%s", (int)c->f[CHUNK] + 1,
+                 (int)(c->f[SEED] % 2), policy[c->f[SEED] % 4], victim[c->f[SEED] % 3]);
     p->scheduler = t->scheduler;
     if (c->f[SPEC]) {
         snprintf(t->spec, sizeof t->spec, "ngram min_n=1 max_draft=%d", (int)c->f[SPEC]);
@@ -253,6 +259,7 @@ static int make_requests(const fuzz_case *c, pipe_request *q)
         q[i].salt = pipe_below(&r, 8) == 0;
         q[i].params.seed = (uint64_t)pipe_below(&r, 3);
         q[i].params.has_seed = 1;
+        q[i].priority = pipe_below(&r, 3);
         q[i].params.n_logprobs = pipe_below(&r, 3) ? -1 : 0;
         if (c->f[ALL_LOGITS] && pipe_below(&r, 2))
             q[i].flags |= PBI_SUBMIT_ALL_LOGITS;

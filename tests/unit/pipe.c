@@ -556,6 +556,7 @@ static void submit(pipe_t *p, const pipe_request *q, uint64_t id)
                          .arrival_ns = p->now,
                          .params = q->params,
                          .flags = q->flags,
+                         .priority = q->priority,
                          .n_tokens = q->n,
                          .n_prompt = q->n_prompt ? q->n_prompt : q->n,
                          .n_eos = q->n_eos };

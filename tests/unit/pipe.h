@@ -33,7 +33,7 @@ typedef struct pipe_request {
     const int32_t *ids;
     int32_t n, n_prompt; /* n_prompt 0: n */
     int64_t max_new;
-    int32_t flags, n_eos; /* PBI_SUBMIT_* */
+    int32_t flags, n_eos, priority; /* PBI_SUBMIT_* */
     int32_t eos[4];
     uint64_t salt, logits_hash;
     pb_params params;
