@@ -205,7 +205,7 @@ static void test_defaults(void **state)
         assert_string_equal(p->uses[i]->origin, "default");
     }
     assert_int_equal(p->core.max_seqs, 16);
-    assert_int_equal(p->core.kv_bytes, 256 << 20);
+    assert_int_equal(p->core.kv_bytes, 1 << 30);
     assert_null(pbi_pipeline_use(p, "spec", 0));
     assert_string_equal(setting(p, "backend", 0, "kind")->text, "f16");
     assert_string_equal(setting(p, "backend", 0, "kind")->origin, "default");
