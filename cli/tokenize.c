@@ -4,7 +4,7 @@
  */
 #include "cli.h"
 #include "model.h"
-#include "options.h"
+#include "requests.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,81 +15,13 @@ typedef struct options {
     int special, no_bos, decode;
 } options;
 
-/* all of stdin; NULL: no memory or a read error */
-static char *read_stdin(size_t *n)
-{
-    char *buf = NULL;
-    size_t cap = 0, k = 0;
-    for (;;) {
-        if (k == cap) {
-            char *p = realloc(buf, cap = cap ? cap * 2 : 4096);
-            if (!p)
-                break;
-            buf = p;
-        }
-        size_t got = fread(buf + k, 1, cap - k, stdin);
-        k += got;
-        if (!got) {
-            if (ferror(stdin))
-                break;
-            *n = k;
-            return buf;
-        }
-    }
-    free(buf);
-    return NULL;
-}
-
-/* "1, 2 3" or "[1, 2, 3]" or {"ids": [...]} to ids */
-static int parse_ids(const char *s, size_t n, int32_t **ids, size_t *n_ids, pb_err *err)
-{
-    json_error_t je;
-    json_t *j = json_loadb(s, n, 0, &je), *a = json_is_object(j) ? json_object_get(j, "ids") : j;
-    int32_t *v = malloc((n / 2 + 1) * sizeof *v);
-    size_t k = 0;
-    int rc = v ? 0 : pbi_err(err, PB_E_NOMEM, "no memory for ids");
-    if (!rc && json_is_array(a)) {
-        for (size_t i = 0; i < json_array_size(a) && !rc; i++) {
-            json_int_t x = json_integer_value(json_array_get(a, i));
-            if (!json_is_integer(json_array_get(a, i)) || x < 0 || x > INT32_MAX)
-                rc = pbi_err(err, PB_E_INVAL, "element %zu of the list is no token id", i);
-            else
-                v[k++] = (int32_t)x;
-        }
-    } else if (!rc) {
-        for (const char *p = s, *e = s + n; p < e && !rc;) {
-            if (strchr(", \t\r\n", *p)) {
-                p++;
-                continue;
-            }
-            char word[16] = "";
-            size_t len = 0;
-            while (p < e && !strchr(", \t\r\n", *p) && len < sizeof word - 1)
-                word[len++] = *p++;
-            int64_t x;
-            if (pbi_parse_int(word, &x) || x < 0 || x > INT32_MAX)
-                rc = pbi_err(err, PB_E_INVAL, "\"%s\" is no token id", word);
-            else
-                v[k++] = (int32_t)x;
-        }
-    }
-    json_decref(j);
-    if (rc)
-        free(v);
-    else {
-        *ids = v;
-        *n_ids = k;
-    }
-    return rc;
-}
-
 static int print_text(const pbi_tokenizer *t, const char *s, size_t n, const options *o,
                       pb_err *err)
 {
     int32_t *ids;
     size_t k, n_text;
     char *text;
-    int rc = parse_ids(s, n, &ids, &k, err);
+    int rc = pbi_parse_ids(s, n, &ids, &k, err);
     if (rc)
         return rc;
     rc = pbi_tokenizer_decode(t, ids, k, o->special, &text, &n_text, err);
@@ -186,13 +118,10 @@ int pbi_cmd_tokenize(int argc, char **argv)
     char *own = NULL;
     const char *s = n_words ? argv[1] : "-";
     size_t n = strlen(s);
-    if (!strcmp(s, "-") && !(s = own = read_stdin(&n))) {
-        pb_err e;
-        pbi_err(&e, PB_E_IO, "reading standard input failed");
-        return pbi_fail("tokenize", &e);
-    }
     pb_err err = { 0 };
-    rc = tokenize(&o, s, n, &err);
+    rc = strcmp(s, "-") ? 0 : pbi_read_file("-", &own, &n, &err);
+    if (!rc)
+        rc = tokenize(&o, own ? own : s, n, &err);
     free(own);
     return rc < 0 ? pbi_fail("tokenize", &err) : rc;
 }
