@@ -21,7 +21,7 @@ enum { N_REQ = 6, N_NEW = 40, V = 128 };
 static const char base[] = "[pipeline]\nparanoid = yes\nmax_seqs = 4\nmax_rows = 64\n"
                            "context = 256\nkv_bytes = 4M\n"
                            "[weights]\nplugin = synthetic\nvocab = 128\n"
-                           "[backend]\nplugin = sim\n";
+                           "[backend]\nplugin = sim\necho = 0.9\n";
 
 typedef struct outcome {
     int32_t ids[N_REQ][N_NEW + 8];
@@ -100,7 +100,7 @@ static int differ(const outcome *a, const outcome *b)
 }
 
 #define CHAIN                                                                                      \
-    "[sampler]\nplugin = chain\nrepeat_penalty = 1.1\nfrequency_penalty = 0.1\ntop_p = 0.95\n"
+    "[sampler]\nplugin = chain\nrepeat_penalty = 1.1\nfrequency_penalty = 0.5\ntop_p = 0.95\n"
 #define NGRAM "[spec]\nplugin = ngram\nmin_n = 1\n"
 
 static outcome plain, other;
@@ -162,6 +162,7 @@ static void test_force(void **state)
     snprintf(more, sizeof more, "%s" NGRAM, force);
     must_run(more, 0, &other);
     same(&plain, &other, "forced tokens with ngram");
+    assert_true(other.totals.n_accepted > 0);
 }
 
 static void test_nocopy(void **state)
