@@ -1,13 +1,17 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT
-# static.sh OUT.o SYMBOL INPUT... - makes one relocatable object of a plugin's objects (.lo,
-# convenience .la; -l is left to the program's link). Its descriptor pb_plugin_v0 becomes SYMBOL
-# and every other symbol local, so that plugins built from the same helper files do not clash.
+# static.sh OUT.o SYMBOL INPUT... - makes one relocatable object of a plugin's objects: .lo, and
+# convenience .la (-l belongs to the program's link, see static.inc). The descriptor pb_plugin_v0
+# becomes SYMBOL, every other symbol becomes local: plugins that were built from the same helper
+# files do not clash.
 set -e
 out=$1 symbol=$2
 shift 2
 inputs=
 for f in "$@"; do
+    case $f in
+    -*) continue ;;
+    esac
     dir=$(dirname "$f") base=$(basename "$f")
     case $f in
     *.lo) inputs="$inputs $dir/.libs/${base%.lo}.o" ;;
