@@ -101,6 +101,8 @@ static int differ(const outcome *a, const outcome *b)
 
 #define CHAIN                                                                                      \
     "[sampler]\nplugin = chain\nrepeat_penalty = 1.1\nfrequency_penalty = 0.5\ntop_p = 0.95\n"
+/* recent tokens are likely again, so that drafts hit and the window's end matters */
+#define LOOPS "[sampler]\nplugin = chain\npenalty_window = 2\nfrequency_penalty = -5\n"
 #define NGRAM "[spec]\nplugin = ngram\nmin_n = 1\n"
 
 static outcome plain, other;
@@ -118,6 +120,10 @@ static void test_sampled(void **state)
     assert_true(other.totals.n_drafted > 0 && other.totals.n_accepted > 0);
     must_run("[sampler]\nplugin = chain\nrepeat_penalty = 4\n", 0, &other);
     assert_true(differ(&plain, &other));
+    must_run(LOOPS, 1, &plain);
+    must_run(LOOPS NGRAM, 1, &other);
+    same(&plain, &other, "loops with ngram");
+    assert_true(other.totals.n_accepted > 50);
     must_run("", 0, &plain); /* greedy, without penalties */
     assert_true(differ(&plain, &other));
     must_run(NGRAM, 0, &other);
@@ -159,8 +165,10 @@ static void test_force(void **state)
         for (int k = 0; k < 4; k++)
             assert_int_equal(plain.ids[i][7 + k], 5 + k);
     }
-    snprintf(more, sizeof more, "%s" NGRAM, force);
-    must_run(more, 0, &other);
+    snprintf(more, sizeof more, "%s" LOOPS, force);
+    must_run(more, 1, &plain);
+    snprintf(more, sizeof more, "%s" LOOPS NGRAM, force);
+    must_run(more, 1, &other);
     same(&plain, &other, "forced tokens with ngram");
     assert_true(other.totals.n_accepted > 0);
 }
