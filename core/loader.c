@@ -9,6 +9,7 @@
  */
 #define _GNU_SOURCE 1
 #include "loader.h"
+#include "account.h"
 #include "error.h"
 #include "fpmode.h"
 #include "inspect.h"
@@ -215,9 +216,15 @@ static void *open_object(const image *im, const char *path, const char *file, pb
     char copy[64];
     const char *in_place = getenv("PATCHBAY_PLUGIN_COPY"), *what = path;
     if (!in_place || strcmp(in_place, "no") != 0) {
-        if (private_copy(im, file, copy, sizeof copy, err))
-            return NULL;
-        what = copy;
+        pb_err why = { 0 };
+        if (private_copy(im, file, copy, sizeof copy, &why) == 0 && access(copy, R_OK) == 0)
+            what = copy;
+        else { /* a system that forbids memory files, or has no /proc */
+            snprintf(why.msg + strlen(why.msg), sizeof why.msg - strlen(why.msg),
+                     "%s%.200s is opened in place; do not rebuild it while this runs",
+                     why.code ? "; " : "", path);
+            pbi_log(PB_LOG_WARN, NULL, NULL, why.msg);
+        }
     }
     uint64_t before = pbi_fp_get();
     void *h = dlopen(what, RTLD_NOW | RTLD_LOCAL);
