@@ -16,6 +16,7 @@ for f in "$@"; do
     case $f in
     *.lo) inputs="$inputs $dir/.libs/${base%.lo}.o" ;;
     *.la) inputs="$inputs --whole-archive $dir/.libs/${base%.la}.a --no-whole-archive" ;;
+    *.o) inputs="$inputs $f" ;;
     *) ;;
     esac
 done
