@@ -1,0 +1,361 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * tests/unit/test_safetensors.c - weights-safetensors: folders, shards, broken headers and
+ * indexes; and that model-llama finds its way in them.
+ */
+#include "config.h"
+
+#include "models.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+#include <jansson.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+/* ---- folders made here ------------------------------------------------- */
+
+static char dir[64];
+
+static int make_dir(void **state)
+{
+    (void)state;
+    snprintf(dir, sizeof dir, "/tmp/test_safetensors_XXXXXX");
+    return mkdtemp(dir) ? 0 : -1;
+}
+
+static int remove_dir(void **state)
+{
+    char cmd[128];
+    (void)state;
+    snprintf(cmd, sizeof cmd, "rm -rf '%s'", dir);
+    return system(cmd);
+}
+
+static const char *in_dir(const char *name)
+{
+    static char path[2][256];
+    static int k;
+    k = !k;
+    snprintf(path[k], sizeof path[k], "%s/%s", dir, name);
+    return path[k];
+}
+
+static void put(const char *name, const void *bytes, size_t n)
+{
+    FILE *f = fopen(in_dir(name), "wb");
+    assert_non_null(f);
+    assert_int_equal(fwrite(bytes, 1, n, f), n);
+    fclose(f);
+}
+
+static void put_text(const char *name, const char *text)
+{
+    put(name, text, strlen(text));
+}
+
+/* a header and n_data bytes 0, 1, 2, ... */
+static void put_shard(const char *name, const char *header, size_t n_data)
+{
+    unsigned char buf[8192];
+    size_t n = strlen(header);
+    assert_true(8 + n + n_data <= sizeof buf);
+    for (int i = 0; i < 8; i++)
+        buf[i] = (unsigned char)(n >> (8 * i));
+    memcpy(buf + 8, header, n);
+    for (size_t i = 0; i < n_data; i++)
+        buf[8 + n + i] = (unsigned char)i;
+    put(name, buf, 8 + n + n_data);
+}
+
+/* Opens; on an error the message must have the word. */
+static void refuse(const char *path, int code, const char *word)
+{
+    plug w;
+    const pb_meta *m;
+    pb_err err = { 0 };
+    int rc = weights_open(&w, "safetensors", NULL, path, &m, &err);
+    if (rc != code || rc != err.code || !strstr(err.msg, word))
+        fail_msg("expected %d with \"%s\", got %d: %s", code, word, rc, err.msg);
+    assert_null(m);
+    plug_close(&w);
+}
+
+static void refuse_header(const char *header, size_t n_data, int code, const char *word)
+{
+    put_shard("one.safetensors", header, n_data);
+    refuse(in_dir("one.safetensors"), code, word);
+}
+
+#define T(name, type, shape, from, to)                                                             \
+    "\"" name "\":{\"dtype\":\"" type "\",\"shape\":[" shape "],\"data_offsets\":[" from "," to "]}"
+
+static void test_headers(void **state)
+{
+    plug w;
+    const pb_meta *m;
+    pb_err err = { 0 };
+    unsigned char row[64];
+    (void)state;
+    put_shard("one.safetensors",
+              "{\"__metadata__\":{\"format\":\"pt\"}," T("b", "F16", "2,3", "24", "36") "," T(
+                  "a", "F32", "3,2", "0",
+                  "24") "," T("s", "BF16", "", "36",
+                              "38") "," T("z", "F32", "0,7", "38",
+                                          "38") "," T("five", "I8", "1,2,1,1,2", "38", "42") "}",
+              42);
+    if (weights_open(&w, "safetensors", NULL, in_dir("one.safetensors"), &m, &err))
+        fail_msg("%s", err.msg);
+    assert_string_equal(m->naming, "hf");
+    assert_int_equal(m->n_tensors, 5);
+    const pb_tensor *a = meta_tensor(m, "a"), *b = meta_tensor(m, "b");
+    assert_int_equal(a->rows, 3);
+    assert_int_equal(a->cols, 2);
+    assert_int_equal(b->type, PB_F16);
+    assert_int_equal(b->read(b, 1, 1, row), 0);
+    assert_int_equal(row[0], 30);
+    assert_int_equal(b->read(b, 2, 1, row), PB_E_INVAL);
+    assert_int_equal(meta_tensor(m, "s")->rows, 1);
+    assert_int_equal(meta_tensor(m, "s")->cols, 1);
+    assert_int_equal(meta_tensor(m, "z")->rows, 0);
+    const pb_tensor *five = meta_tensor(m, "five");
+    assert_int_equal(five->rows, 2);
+    assert_int_equal(five->n_dims, 4);
+    assert_int_not_equal(a->content, b->content);
+    plug_close(&w);
+
+    refuse_header("{" T("a", "F32", "3", "0", "8") "}", 8, PB_E_FORMAT, "needs 12 bytes");
+    refuse_header("{" T("a", "F32", "2", "0", "8") "}", 7, PB_E_FORMAT, "[0, 8]");
+    refuse_header("{" T("a", "F32", "2", "0", "8") "}", 9, PB_E_FORMAT, "end at 8");
+    refuse_header("{" T("a", "F32", "2", "4", "12") "}", 12, PB_E_FORMAT, "begins at 4");
+    refuse_header("{" T("a", "F32", "2", "0", "8") "," T("b", "F32", "2", "4", "12") "}", 12,
+                  PB_E_FORMAT, "b begins at 4, the one before ends at 8");
+    refuse_header("{" T("a", "F32", "2", "8", "0") "}", 8, PB_E_FORMAT, "[8, 0]");
+    refuse_header("{" T("a", "F32", "-1", "0", "8") "}", 8, PB_E_FORMAT, "dimension 0");
+    refuse_header("{" T("a", "F32", "1.5", "0", "8") "}", 8, PB_E_FORMAT, "dimension 0");
+    refuse_header("{" T("a", "F32", "4294967296,4294967296", "0", "8") "}", 8, PB_E_FORMAT, "2^63");
+    refuse_header("{" T("a", "F32", "0,4294967296,4294967296,4294967296", "0", "0") "}", 0,
+                  PB_E_FORMAT, "2^63");
+    refuse_header("{" T("a", "F32", "4611686018427387904", "0", "8") "}", 8, PB_E_FORMAT, "bytes");
+    refuse_header("{" T("a", "F31", "2", "0", "8") "}", 8, PB_E_UNSUPPORTED, "dtype \"F31\"");
+    refuse_header("{" T("a", "F32", "2", "0", "8") "," T("a", "F32", "2", "0", "8") "}", 8,
+                  PB_E_FORMAT, "duplicate");
+    refuse_header("{\"a\":3}", 0, PB_E_FORMAT, "lacks dtype");
+    refuse_header("[1, 2]", 0, PB_E_FORMAT, "no object");
+    refuse_header("{\"a\":", 0, PB_E_FORMAT, "JSON at line 1");
+    put("one.safetensors", "\x10\0\0\0\0\0\0\0{}", 10);
+    refuse(in_dir("one.safetensors"), PB_E_FORMAT, "a header of 16 bytes");
+    refuse(in_dir("none.safetensors"), PB_E_INVAL, "none.safetensors");
+    refuse("", PB_E_INVAL, "path is empty");
+}
+
+#define CONFIG                                                                                     \
+    "{\"model_type\":\"llama\",\"list\":[1,2],\"mix\":[1,2.5],\"names\":[\"x\"],\"none\":null,"    \
+    "\"yes\":true,\"pi\":3.25,\"deep\":{\"er\":{\"n\":7}}}"
+#define INDEX(a, b) "{\"weight_map\":{\"a\":\"" a "\",\"b\":\"" b "\"}}"
+
+static void test_folder(void **state)
+{
+    plug w;
+    const pb_meta *m;
+    pb_err err = { 0 };
+    (void)state;
+    refuse(dir, PB_E_INVAL, "config.json");
+    put_text("config.json", CONFIG);
+    refuse(dir, PB_E_INVAL, "neither model.safetensors nor");
+    put_shard("m1.safetensors", "{" T("a", "F32", "2", "0", "8") "}", 8);
+    put_shard("m2.safetensors", "{" T("b", "F32", "2", "0", "8") "}", 8);
+    put_shard("m3.safetensors", "{" T("a", "F32", "2", "0", "8") "}", 8);
+    put_text("model.safetensors.index.json", INDEX("m1.safetensors", "m2.safetensors"));
+    put_text("tokenizer.json", "{}");
+    if (weights_open(&w, "safetensors", NULL, dir, &m, &err))
+        fail_msg("%s", err.msg);
+    assert_int_equal(m->n_tensors, 2);
+    assert_string_equal(meta_key(m, "model_type")->s.s, "llama");
+    assert_int_equal(meta_key(m, "list")->is[1], 2);
+    assert_true(meta_key(m, "mix")->fs[0] == 1 && meta_key(m, "mix")->fs[1] == 2.5);
+    assert_string_equal(meta_key(m, "names")->ss[0].s, "x");
+    assert_null(meta_key(m, "none"));
+    assert_int_equal(meta_key(m, "yes")->type, PB_M_BOOL);
+    assert_true(meta_key(m, "pi")->f == 3.25);
+    assert_int_equal(meta_key(m, "deep.er.n")->i, 7);
+    assert_string_equal(meta_key(m, "hf.tokenizer.json")->s.s, "{}");
+    plug_close(&w);
+
+    put_text("model.safetensors.index.json", INDEX("m2.safetensors", "m1.safetensors"));
+    refuse(dir, PB_E_FORMAT, "tensor a is not in m2.safetensors");
+    put_text("model.safetensors.index.json", INDEX("m1.safetensors", "m3.safetensors"));
+    refuse(dir, PB_E_FORMAT, "tensor a is in");
+    put_text("model.safetensors.index.json", INDEX("m1.safetensors", "m9.safetensors"));
+    refuse(dir, PB_E_INVAL, "m9.safetensors: cannot open");
+    put_text("model.safetensors.index.json", INDEX("m1.safetensors", "../m2.safetensors"));
+    refuse(dir, PB_E_FORMAT, "no file name");
+    put_text("model.safetensors.index.json", "{\"weight_map\":{\"a\":3}}");
+    refuse(dir, PB_E_FORMAT, "no file name");
+    put_text("model.safetensors.index.json", "{}");
+    refuse(dir, PB_E_FORMAT, "weight_map is missing");
+    put_text("config.json", "{\"a\":1e999}");
+    refuse(dir, PB_E_FORMAT, "config.json");
+}
+
+/* JSON that would grow in memory is refused before it is parsed. */
+static void test_greedy(void **state)
+{
+    size_t n = 3 << 20;
+    char *s = malloc(n);
+    (void)state;
+    s[0] = '[';
+    for (size_t i = 1; i < n; i++)
+        s[i] = i & 1 ? '0' : ',';
+    put("config.json", s, n);
+    refuse(dir, PB_E_FORMAT, "bytes of JSON; the limit is");
+    memset(s, '[', n);
+    put("config.json", s, 1 << 19);
+    refuse(dir, PB_E_FORMAT, "JSON at line");
+    free(s);
+}
+
+/* ---- real test material ------------------------------------------------ */
+
+static void test_manifest(void **state)
+{
+    json_error_t e;
+    size_t i;
+    json_t *j;
+    (void)state;
+    if (data_absent())
+        skip();
+    json_t *list = json_load_file(data_path("safetensors/malformed/MANIFEST.json"), 0, &e);
+    assert_int_equal(json_array_size(list), 17);
+    json_array_foreach(list, i, j)
+    {
+        const char *name = json_string_value(json_object_get(j, "file"));
+        int accept = !strcmp(json_string_value(json_object_get(j, "expect")), "accept");
+        char under[256];
+        plug w;
+        const pb_meta *m;
+        pb_err err = { 0 };
+        snprintf(under, sizeof under, "safetensors/malformed/%s", name);
+        int rc = weights_open(&w, "safetensors", NULL, data_path(under), &m, &err);
+        if ((rc == 0) != accept)
+            fail_msg("%s: expected %s, got %d: %s", name, accept ? "accept" : "reject", rc,
+                     err.msg);
+        if (rc && !strstr(err.msg, name))
+            fail_msg("%s is not named: %s", name, err.msg);
+        plug_close(&w);
+    }
+    json_decref(list);
+}
+
+static void build_folder(plug *w, plug *m, const char *under, pbi_program **p, pb_err *err)
+{
+    const pb_meta *meta;
+    if (weights_open(w, "safetensors", NULL, data_path(under), &meta, err))
+        fail_msg("%s", err->msg);
+    if (model_build(m, meta, p, err))
+        fail_msg("%s", err->msg);
+}
+
+static const pb_op_attend *first_attend(const pb_program *p)
+{
+    for (int32_t i = 0; i < p->n_ops; i++)
+        if (p->ops[i].kind == PB_OP_ATTEND)
+            return &p->ops[i].u.attend;
+    fail_msg("no attention");
+    return NULL;
+}
+
+/* The same model in GGUF, one file, three files: equal programs but for the pairing of rope, and
+ * equal bytes of what is not permuted. */
+static void test_stories(void **state)
+{
+    static const char *const folders[] = { "models/stories260K/hf-f32",
+                                           "models/stories260K/hf-f32-sharded" };
+    plug g;
+    const pb_meta *mg;
+    pb_err err = { 0 };
+    (void)state;
+    if (data_absent())
+        skip();
+    if (weights_open(&g, "gguf", NULL, data_path("models/stories260K/stories260K.gguf"), &mg, &err))
+        fail_msg("%s", err.msg);
+    for (int i = 0; i < 2; i++) {
+        plug w, m;
+        pbi_program *p = NULL;
+        build_folder(&w, &m, folders[i], &p, &err);
+        const pb_program *q = pbi_program_get(p);
+        assert_int_equal(q->n_ops, 1 + 5 * 5 + 2);
+        assert_int_equal(q->n_vocab, 512);
+        assert_int_equal(first_attend(q)->rope, PB_ROPE_HALVES);
+        const pb_tensor *a = q->weights[q->ops[0].u.embed.table].pieces[0].t;
+        const pb_tensor *b = meta_tensor(mg, "token_embd.weight");
+        float x[64], y[64];
+        for (int64_t r = 0; r < 512; r++) {
+            assert_int_equal(a->read(a, r, 1, x) | b->read(b, r, 1, y), 0);
+            assert_memory_equal(x, y, sizeof x);
+        }
+        pbi_program_free(p);
+        plug_close(&m);
+        plug_close(&w);
+    }
+    plug_close(&g);
+}
+
+/* Llama 3's factors, from the definition (wavelength against the original context), with the
+ * numbers of the folder's config.json: factor 8, low 1, high 4, context 32, heads of 16. */
+static void test_llama3(void **state)
+{
+    plug w, m;
+    pbi_program *p = NULL;
+    pb_err err = { 0 };
+    float f[8];
+    (void)state;
+    if (data_absent())
+        skip();
+    build_folder(&w, &m, "hf/llama-rope-llama3", &p, &err);
+    const pb_program *q = pbi_program_get(p);
+    const pb_op_attend *a = first_attend(q);
+    assert_true(a->rope_factors >= 0);
+    const pb_tensor *t = q->weights[a->rope_factors].pieces[0].t;
+    assert_int_equal(t->cols, 8);
+    assert_int_equal(t->read(t, 0, 1, f), 0);
+    assert_memory_equal(f, t->data, sizeof f);
+    for (int i = 0; i < 8; i++) {
+        double freq = pow(10000, -i / 8.0), wave = 6.283185307179586 / freq, want = freq;
+        if (wave > 32)
+            want = freq / 8;
+        else if (wave >= 8) {
+            double s = (32 / wave - 1) / 3;
+            want = (1 - s) * freq / 8 + s * freq;
+        }
+        assert_true(fabs(freq / (double)f[i] / want - 1) < 1e-6);
+    }
+    pbi_program_free(p);
+    plug_close(&m);
+    plug_close(&w);
+    p = NULL;
+    build_folder(&w, &m, "hf/llama-gqa-tied", &p, &err);
+    q = pbi_program_get(p);
+    assert_int_equal(q->ops[0].u.embed.table, q->ops[q->n_ops - 1].u.linear.w[0]);
+    assert_true(first_attend(q)->rope_factors < 0);
+    pbi_program_free(p);
+    plug_close(&m);
+    plug_close(&w);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_headers), cmocka_unit_test(test_folder),
+        cmocka_unit_test(test_greedy),  cmocka_unit_test(test_manifest),
+        cmocka_unit_test(test_stories), cmocka_unit_test(test_llama3),
+    };
+    return cmocka_run_group_tests(tests, make_dir, remove_dir);
+}
