@@ -163,7 +163,6 @@ static pb_val build_attention(ctx *c, int32_t l, pb_val x)
     o.u.linear.b[0] = weight(c, T_O_BIAS, l, PB_ROLE_VECTOR, 1, s->width, 0);
     o.u.linear.y[0] = value(c, l, "mid", s->width, 0);
     o.u.linear.residual = x;
-    o.u.linear.sum_ranks = 1;
     op(c, l, "o", &o);
     return o.u.linear.y[0];
 }
@@ -186,7 +185,6 @@ static pb_val build_layer(ctx *c, int32_t l, pb_val x)
     down.u.linear.w[0] = matrix(c, T_DOWN, l, s->width, s->ffn);
     down.u.linear.y[0] = value(c, l, "out", s->width, 0);
     down.u.linear.residual = mid;
-    down.u.linear.sum_ranks = 1;
     op(c, l, "down", &down);
     return down.u.linear.y[0];
 }
