@@ -145,19 +145,28 @@ static int same_use(const pbi_use *a, const pbi_use *b)
     return 1;
 }
 
-static int base_share(const pbi_arm *with, const pbi_pipeline *p, base **out, pb_err *err)
+int pbi_arm_can_share(const pbi_arm *a, const pbi_pipeline *p)
 {
-    const pbi_pipeline *q = with->base->pipeline;
+    const pbi_pipeline *q = a->base->pipeline;
     int same = same_use(pbi_pipeline_use(p, "backend", 0), pbi_pipeline_use(q, "backend", 0)) &&
                p->core.threads == q->core.threads;
-    for (int i = 0;
-         same && (pbi_pipeline_use(p, "kernels", i) || pbi_pipeline_use(q, "kernels", i)); i++)
-        same = same_use(pbi_pipeline_use(p, "kernels", i), pbi_pipeline_use(q, "kernels", i));
-    if (!same)
+    for (int i = 0; same; i++) {
+        const pbi_use *x = pbi_pipeline_use(p, "kernels", i),
+                      *y = pbi_pipeline_use(q, "kernels", i);
+        if (!x && !y)
+            break;
+        same = same_use(x, y);
+    }
+    return same;
+}
+
+static int base_share(const pbi_arm *with, const pbi_pipeline *p, base **out, pb_err *err)
+{
+    if (!pbi_arm_can_share(with, p))
         return pbi_err(err, PB_E_INVAL,
                        "%s and %s differ in [backend], [kernels] or threads: they cannot share a "
                        "device",
-                       q->path, p->path);
+                       with->base->pipeline->path, p->path);
     with->base->refs++;
     *out = with->base;
     return 0;
@@ -383,12 +392,12 @@ int pbi_arm_run(pbi_arm *a, int64_t n, const pbi_request *req, pbi_answer *out,
                 const pbi_run_hooks *hooks, pbi_totals *totals, pb_err *err)
 {
     const pb_loops loops = { .size = sizeof loops,
-                              .h = a,
-                              .front = loop_front,
-                              .engine = loop_engine,
-                              .engine_lost = loop_engine_lost,
-                              .quit = loop_quit,
-                              .relax = loop_relax };
+                             .h = a,
+                             .front = loop_front,
+                             .engine = loop_engine,
+                             .engine_lost = loop_engine_lost,
+                             .quit = loop_quit,
+                             .relax = loop_relax };
     const pb_process *process = pbi_instance_iface(a->process, "process/1");
     int64_t wall = pbi_clock_now(a->base->clock), cpu = cpu_ns();
     pb_err why = { 0 };
@@ -417,6 +426,11 @@ int pbi_arm_run(pbi_arm *a, int64_t n, const pbi_request *req, pbi_answer *out,
         fill_totals(a, totals);
     }
     return rc < 0 ? rc : 0;
+}
+
+void pbi_arm_hash_logits(pbi_arm *a, int on)
+{
+    pbi_front_hash_logits(a->front, on);
 }
 
 int pbi_arm_reset(pbi_arm *a, pb_err *err)

@@ -88,6 +88,10 @@ void pbi_arm_close(pbi_arm *a);
  * is refused does not fail the others. Returns PB_E_* only if the engine cannot go on. */
 int pbi_arm_run(pbi_arm *a, int64_t n, const pbi_request *req, pbi_answer *out,
                 const pbi_run_hooks *hooks, pbi_totals *totals, pb_err *err);
+/* Whether an arm of pipeline p could share a's device: backend, kernels and threads are equal. */
+int pbi_arm_can_share(const pbi_arm *a, const pbi_pipeline *p);
+/* Turns logits_hash of answers on or off for the runs that follow. */
+void pbi_arm_hash_logits(pbi_arm *a, int on);
 /* Forgets caches and statistics: as if just started. */
 int pbi_arm_reset(pbi_arm *a, pb_err *err);
 

@@ -74,6 +74,11 @@ void pbi_front_free(pbi_front *f)
     free(f);
 }
 
+void pbi_front_hash_logits(pbi_front *f, int on)
+{
+    f->o.hash_logits = on;
+}
+
 /* ---- requests to jobs -------------------------------------------------- */
 
 static int tokens_of(const pbi_front *f, const pbi_request *r, job *j, pb_err *err)

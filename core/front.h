@@ -34,6 +34,7 @@ typedef struct pbi_front_options {
 int pbi_front_new(const pbi_front_options *o, pbi_front **out, pb_err *err); /* [main] */
 void pbi_front_free(pbi_front *f);                                           /* NULL allowed */
 
+void pbi_front_hash_logits(pbi_front *f, int on);
 /* Prepares a run of n requests; out[n] is zeroed and filled until the run ends. All arguments
  * stay the caller's and must last that long. */
 int pbi_front_begin(pbi_front *f, int64_t n, const pbi_request *req, pbi_answer *out,
