@@ -2,8 +2,8 @@
  *
  * core/conform.c - runs checks in forked children, and the checks that hold for a plugin of
  * any slot: loading, tables, lifecycle, failing allocations. Roles: conform_policy.c,
- * conform_attention.c, conform_kernel.c, conform_load.c, conform_model.c, conform_backend.c; the
- * file itself: conform_elf.c.
+ * conform_attention.c, conform_kernel.c, conform_kvfmt.c, conform_load.c, conform_model.c,
+ * conform_backend.c; the file itself: conform_elf.c.
  */
 #define _GNU_SOURCE 1
 #include "conform.h"
@@ -325,6 +325,8 @@ const pbi_check pbi_checks[] = {
       pbi_check_spec },
     { "output", "output", "verdicts keep to their limits", 0, pbi_check_output },
     { "linear", "kernels", "products equal the plain-C reference bit by bit", 0, pbi_check_linear },
+    { "kvfmt", "kernels", "KV formats: equal bits on any page, in any step, after copies", 0,
+      pbi_check_kvfmt },
     { "backend", "backend", "a small program: equal bits in any batch, honest refusals", 0,
       pbi_check_backend },
     { "model", "model", "foreign and broken metadata are refused with a reason", 0,

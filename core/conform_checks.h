@@ -22,6 +22,7 @@ int pbi_check_spec(pbi_lint *l);
 int pbi_check_output(pbi_lint *l);
 int pbi_check_linear(pbi_lint *l);
 int pbi_check_backend(pbi_lint *l);
+int pbi_check_kvfmt(pbi_lint *l);
 int pbi_check_model(pbi_lint *l);
 int pbi_check_weights(pbi_lint *l);
 #endif

@@ -182,6 +182,32 @@ backend step.c 'alone and in one step' 's/fill_row(x, o->hash\[i\],/fill_row(x, 
 backend step.c 'was forced' 's/\*id = d->forced;/*id = 0;/'
 backend sim.c 'in half of the bytes' 's/arena_bytes/no_bytes/g; s/uint64_t no_bytes,/uint64_t arena_bytes_, /; s/^    size_t n = 0;/    uint64_t no_bytes = UINT64_MAX; (void)no_bytes; &/'
 
+# kvfmt 'what lint must say' 'sed expression': the same in backend-cpu's plain-C KV formats
+kvfmt() {
+    from=$src/plugins/backend-cpu/attend_ref.c
+    sed "$2" "$from" >"$work/kv.c"
+    if test -n "$2" && cmp -s "$from" "$work/kv.c"; then
+        say "not ok" "attend_ref.c: $2 changes nothing"
+        return
+    fi
+    ${CC:-cc} -std=c11 -O1 -ffp-contract=off -fPIC -shared -fvisibility=hidden -w -I"$src/include" \
+        -I"$src/plugins/backend-cpu" -o "$work/kernels-kvref.so" "$src/tests/lint/kvref.c" "$work/kv.c" -lm
+    out=$($lint --check kvfmt "$work/kernels-kvref.so" 2>&1)
+    rc=$?
+    if test "$rc" = "${3:-4}" && echo "$out" | grep -q -- "$1"; then
+        say ok "kvfmt: $1"
+    else
+        say "not ok" "kvfmt: exit $rc, expected '$1' for attend_ref.c with $2" "$out"
+    fi
+}
+kvfmt 'pass *kvfmt' '' 0
+kvfmt 'row by row\|in double' 's/tok = p % a->page_tokens;/tok = (p + (row1 - row0 > 1)) % a->page_tokens;/'
+kvfmt 'in double' 's/u.last = PB_STEP_COL(a->step, kv_pos)\[r\];/u.last = PB_STEP_COL(a->step, kv_pos)[0];/'
+kvfmt 'outside of layer_bytes' 's/return cpu_kv_layer_bytes(s, page_tokens, ELEM);/return cpu_kv_layer_bytes(s, page_tokens, ELEM) - 64;/'
+kvfmt 'after copy()' 's/(const char \*)src + v, (size_t)n_tokens/(const char *)src + v, (size_t)(n_tokens - 1)/'
+kvfmt 'window 21' 's/u.first = cpu_first_key(a->window, u.last);/u.first = 0;/'
+kvfmt 'row by row' 's/it->row0 + n \/ heads, h/it->row0 + n \/ heads + 0 * (u_n = it->n_rows), h/; s/\* a->scale;/* a->scale * (u_n > 1 ? 1.0000002f : 1.0f);/; s/^static void attend(/static int u_n; &/'
+
 # and every plugin of this build is clean
 for p in "$build"/.libs/*.so; do
     out=$("$build/patchbay" lint "$p" 2>&1) && say ok "${p##*/} passes" || say "not ok" "${p##*/} passes" "$out"
