@@ -33,7 +33,7 @@ struct pbi_front {
     int64_t n_aborts; /* aborts that were not sent yet */
     int64_t n_open;   /* requests that the engine has */
     int32_t n_eos, eos[PBI_MSG_MAX_EOS];
-    int64_t n_lost;
+    int64_t n_lost, n_told;       /* engines lost; answers of this one */
     pbi_engine_stats first, last; /* when the run began; now */
     void *buf;                    /* a message being written */
     size_t cap_buf;
@@ -131,6 +131,10 @@ static int prepare(pbi_front *f, int64_t i)
         memcpy(a->prompt_ids, j->ids, (size_t)j->n_prompt * sizeof *a->prompt_ids);
         a->n_prompt = j->n_prompt;
         pbi_detok_init(&j->detok, f->o.tokenizer, 0);
+        j->detok.first = 1; /* a prompt of nothing but control tokens is no text yet */
+        for (int64_t k = 0; k < j->n_prompt && f->o.tokenizer; k++)
+            if (!pbi_tokenizer_is_special(f->o.tokenizer, j->ids[k]))
+                j->detok.first = 0;
     }
     a->t_submit_ns = f->t_start + r->arrival_ns;
     if (rc) {
@@ -167,12 +171,13 @@ int pbi_front_begin(pbi_front *f, int64_t n, const pbi_request *req, pbi_answer 
     jobs_free(f);
     while (pbi_ring_peek(f->o.to_front, &bytes))
         pbi_ring_pop(f->o.to_front); /* acknowledgements of an earlier quit */
+    pbi_ring_reset(f->o.to_engine);  /* what a run that ended early left; no engine runs now */
     f->base += (uint64_t)f->n;
     f->n = n;
     f->req = req;
     f->out = out;
     f->hooks = hooks ? *hooks : (pbi_run_hooks){ 0 };
-    f->n_sent = f->n_done = f->n_aborts = f->n_open = f->n_lost = 0;
+    f->n_sent = f->n_done = f->n_aborts = f->n_open = f->n_lost = f->n_told = 0;
     f->asked = f->told = 0;
     f->first = f->last = (pbi_engine_stats){ 0 };
     f->err = (pb_err){ 0 };
@@ -449,9 +454,12 @@ static int got_message(pbi_front *f, const void *msg, size_t bytes)
     }
     if (h->kind == PBI_MSG_ACK)
         return 0;
+    if (h->id < f->base)
+        return 0; /* of a run that ended early */
     if (i < 0 || f->job[i].done)
         return pbi_err(&f->err, PB_E_INTERNAL, "a message of kind %u for no open request",
                        (unsigned)h->kind);
+    f->n_told++;
     rc = h->kind == PBI_MSG_TOKENS ? got_tokens(f, i, msg) : got_done(f, i, msg);
     if (rc)
         return pbi_err(&f->err, rc, "no memory for the answer of request %lld", (long long)i);
@@ -538,6 +546,8 @@ int pbi_front_engine_lost(pbi_front *f, pb_err *err)
     pbi_ring_reset(f->o.to_engine);
     pbi_ring_reset(f->o.to_front);
     f->n_lost++;
+    int answered = f->n_told > 0;
+    f->n_told = 0;
     /* the new engine begins to count where the lost one began */
     f->asked = f->told = f->told > 0;
     f->n_sent = 0;
@@ -554,7 +564,7 @@ int pbi_front_engine_lost(pbi_front *f, pb_err *err)
         if (j->abort)
             f->n_aborts++;
     }
-    return 0;
+    return answered;
 }
 
 void pbi_front_quit(pbi_front *f)
