@@ -15,8 +15,7 @@
 
 typedef struct llama {
     const pb_host *host;
-    float *factors; /* [rope_dims/2] of llama3 scaling; own_factors is its tensor */
-    pb_tensor own_factors;
+    derived *made; /* tensors of the last program */
 } llama;
 
 /* One build. `failed` keeps the first error, so that build_layer reads without checks. */
@@ -29,17 +28,20 @@ typedef struct ctx {
     int failed;
     int64_t vocab;
     pb_wid freqs;
+    unsigned char *used; /* [n_tensors] */
 } ctx;
 
 /* ---- parts ------------------------------------------------------------- */
 
-/* A whole tensor as a weight of rows x cols (0: any). need = 0: -1 if it is absent. */
-static pb_wid weight(ctx *c, int what, int32_t layer, int32_t role, int64_t rows, int64_t cols,
-                     int need)
+/* A whole tensor as a weight of rows x cols (0: any), times the factor that the file gives
+ * tensor scale_of (-1: none). need = 0: -1 if it is absent. */
+static pb_wid weight(ctx *c, int what, int scale_of, int32_t layer, int32_t role, int64_t rows,
+                     int64_t cols, int need)
 {
     if (c->failed)
         return -1;
     const pb_tensor *t = find_tensor(c->m, what, layer);
+    const pb_tensor *scale = scale_of >= 0 ? find_scale(c->m, scale_of, layer) : NULL;
     char name[128];
     if (!t) {
         tensor_name(c->m, what, layer, name, sizeof name);
@@ -56,6 +58,13 @@ static pb_wid weight(ctx *c, int what, int32_t layer, int32_t role, int64_t rows
                          (long long)(cols ? cols : t->cols));
         return -1;
     }
+    c->used[t - c->m->tensors] = 1;
+    if (scale) {
+        c->used[scale - c->m->tensors] = 1;
+        c->failed = derive_scaled(c->self->host, &c->self->made, t, scale, &t, c->err);
+        if (c->failed)
+            return -1;
+    }
     pb_piece p = { .t = t, .n_rows = t->rows, .n_cols = t->cols };
     pb_wid w = c->b->weight(c->b->h, role, 1, &p);
     if (w < 0)
@@ -65,7 +74,18 @@ static pb_wid weight(ctx *c, int what, int32_t layer, int32_t role, int64_t rows
 
 static pb_wid matrix(ctx *c, int what, int32_t layer, int64_t rows, int64_t cols)
 {
-    return weight(c, what, layer, PB_ROLE_LINEAR, rows, cols, 1);
+    return weight(c, what, what, layer, PB_ROLE_LINEAR, rows, cols, 1);
+}
+
+static pb_wid norm(ctx *c, int what, int32_t layer)
+{
+    return weight(c, what, -1, layer, PB_ROLE_VECTOR, 1, c->s.width, 1);
+}
+
+/* scale_of: the matrix whose factor applies to the sum of product and bias, or -1 */
+static pb_wid bias(ctx *c, int what, int scale_of, int32_t layer, int64_t n)
+{
+    return weight(c, what, scale_of, layer, PB_ROLE_VECTOR, 1, n, 0);
 }
 
 static pb_val value(ctx *c, int32_t layer, const char *what, int64_t width, int picked)
@@ -125,11 +145,11 @@ static pb_val build_attention(ctx *c, int32_t l, pb_val x)
     static const char *const outs[] = { "q", "k", "v" };
 
     pb_op qkv = linear(c, x, 3);
-    qkv.u.linear.pre_norm = weight(c, T_ATTN_NORM, l, PB_ROLE_VECTOR, 1, s->width, 1);
+    qkv.u.linear.pre_norm = norm(c, T_ATTN_NORM, l);
     for (int i = 0; i < 3; i++) {
         int64_t rows = i ? kw : qw;
         qkv.u.linear.w[i] = matrix(c, mats[i], l, rows, s->width);
-        qkv.u.linear.b[i] = weight(c, biases[i], l, PB_ROLE_VECTOR, 1, rows, 0);
+        qkv.u.linear.b[i] = bias(c, biases[i], -1, l, rows);
         qkv.u.linear.y[i] = value(c, l, outs[i], rows, 0);
     }
     op(c, l, "qkv", &qkv);
@@ -160,36 +180,41 @@ static pb_val build_attention(ctx *c, int32_t l, pb_val x)
 
     pb_op o = linear(c, att, 1);
     o.u.linear.w[0] = matrix(c, T_O, l, s->width, qw);
-    o.u.linear.b[0] = weight(c, T_O_BIAS, l, PB_ROLE_VECTOR, 1, s->width, 0);
+    o.u.linear.b[0] = bias(c, T_O_BIAS, -1, l, s->width);
     o.u.linear.y[0] = value(c, l, "mid", s->width, 0);
     o.u.linear.residual = x;
     op(c, l, "o", &o);
     return o.u.linear.y[0];
 }
 
-/* qkv, attend, o + x; gate and up, down + x. Returns the layer's output. */
+/* qkv, attend, o + x; gate and up, down + x. Returns the layer's output. Where a file has both
+ * a factor and a bias, llama.cpp multiplies the product alone in attention, but the sum of product
+ * and bias in the MLP; files are written for that. */
 static pb_val build_layer(ctx *c, int32_t l, pb_val x)
 {
     const shape *s = &c->s;
     pb_val mid = build_attention(c, l, x);
 
     pb_op up = linear(c, mid, 2);
-    up.u.linear.pre_norm = weight(c, T_FFN_NORM, l, PB_ROLE_VECTOR, 1, s->width, 1);
+    up.u.linear.pre_norm = norm(c, T_FFN_NORM, l);
     up.u.linear.act = PB_ACT_SILU_MUL;
     up.u.linear.w[0] = matrix(c, T_GATE, l, s->ffn, s->width);
     up.u.linear.w[1] = matrix(c, T_UP, l, s->ffn, s->width);
+    up.u.linear.b[0] = bias(c, T_GATE_BIAS, T_GATE, l, s->ffn);
+    up.u.linear.b[1] = bias(c, T_UP_BIAS, T_UP, l, s->ffn);
     up.u.linear.y[0] = value(c, l, "ffn", s->ffn, 0);
     op(c, l, "gate_up", &up);
 
     pb_op down = linear(c, up.u.linear.y[0], 1);
     down.u.linear.w[0] = matrix(c, T_DOWN, l, s->width, s->ffn);
+    down.u.linear.b[0] = bias(c, T_DOWN_BIAS, T_DOWN, l, s->width);
     down.u.linear.y[0] = value(c, l, "out", s->width, 0);
     down.u.linear.residual = mid;
     op(c, l, "down", &down);
     return down.u.linear.y[0];
 }
 
-static void build_head(ctx *c, pb_val x, pb_wid table)
+static pb_val build_head(ctx *c, pb_val x, pb_wid table)
 {
     const shape *s = &c->s;
     pb_val last = value(c, -1, "last", s->width, 1);
@@ -198,76 +223,65 @@ static void build_head(ctx *c, pb_val x, pb_wid table)
 
     int own = !c->failed && find_tensor(c->m, T_OUTPUT, 0) && s->tied != 1;
     pb_op out = linear(c, last, 1);
-    out.u.linear.pre_norm = weight(c, T_OUT_NORM, 0, PB_ROLE_VECTOR, 1, s->width, 1);
+    out.u.linear.pre_norm = norm(c, T_OUT_NORM, 0);
     if (own || s->tied == 0)
         table = matrix(c, T_OUTPUT, 0, c->vocab, s->width);
     out.u.linear.w[0] = table;
     out.u.linear.y[0] = value(c, -1, "logits", c->vocab, 1);
     op(c, -1, "output", &out);
-    if (!c->failed)
-        c->failed = c->b->finish(c->b->h, out.u.linear.y[0], (int32_t)c->vocab, s->context);
+    return out.u.linear.y[0];
 }
 
 /* ---- rope factors ------------------------------------------------------ */
 
-static int read_factors(const pb_tensor *t, int64_t row0, int64_t n_rows, void *dst)
-{
-    if (row0 != 0 || n_rows != 1)
-        return PB_E_INVAL;
-    memcpy(dst, t->data, (size_t)t->row_bytes);
-    return 0;
-}
-
 /* Llama 3's scaling (Meta's llama-models, "apply_scaling"): wavelengths under context/high stay,
  * those over context/low are stretched by factor, between them the two are blended. Here each
  * frequency is divided by factors[i]. */
-static int make_factors(ctx *c)
+static void build_llama3(ctx *c)
 {
     const shape *s = &c->s;
-    llama *self = c->self;
-    size_t n = (size_t)s->rope_dims / 2, bytes = n * sizeof(float);
-    self->host->free(self->host, self->factors);
-    self->factors = self->host->alloc(self->host, bytes, 0, "rope factors");
-    if (!self->factors)
-        return fail(c->err, PB_E_NOMEM, "no memory for %zu rope factors", n);
-    uint64_t hash = 0xcbf29ce484222325u;
-    for (size_t i = 0; i < n; i++) {
-        double freq = pow(s->rope_base, -2.0 * (double)i / s->rope_dims);
+    int32_t n = s->rope_dims / 2;
+    derived *d = NULL;
+    c->failed = derive_vector(c->self->host, &c->self->made, "rope_freqs.weight", n, &d, c->err);
+    if (c->failed)
+        return;
+    for (int32_t i = 0; i < n; i++) {
+        double freq = pow(s->rope_base, -2.0 * i / s->rope_dims);
         double wave = 2 * 3.14159265358979323846 / freq;
         double blend = (s->l3_context / wave - s->l3_low) / (s->l3_high - s->l3_low);
         blend = blend < 0 ? 0 : blend > 1 ? 1 : blend;
-        self->factors[i] = (float)(1 / ((1 - blend) / s->l3_factor + blend));
-        uint32_t bits;
-        memcpy(&bits, &self->factors[i], 4);
-        hash = (hash ^ bits) * 0x100000001b3u;
+        d->values[i] = (float)(1 / ((1 - blend) / s->l3_factor + blend));
     }
-    self->own_factors = (pb_tensor){ .name = "rope_freqs.weight",
-                                     .type = PB_F32,
-                                     .n_dims = 1,
-                                     .dim = { (int64_t)n, 1, 1, 1 },
-                                     .rows = 1,
-                                     .cols = (int64_t)n,
-                                     .row_bytes = bytes,
-                                     .content = hash,
-                                     .data = self->factors,
-                                     .read = read_factors,
-                                     .owner = self };
-    return 0;
+    derive_seal(d);
+    pb_piece p = { .t = &d->t, .n_rows = 1, .n_cols = n };
+    c->freqs = c->b->weight(c->b->h, PB_ROLE_VECTOR, 1, &p);
+    if (c->freqs < 0)
+        c->failed = c->freqs;
 }
 
 static void build_freqs(ctx *c)
 {
-    c->freqs = -1;
-    if (!c->s.has_llama3) {
-        c->freqs = weight(c, T_FREQS, 0, PB_ROLE_VECTOR, 1, c->s.rope_dims / 2, 0);
-        return;
+    if (c->s.has_llama3)
+        build_llama3(c);
+    else
+        c->freqs = weight(c, T_FREQS, -1, 0, PB_ROLE_VECTOR, 1, c->s.rope_dims / 2, 0);
+}
+
+/* A tensor that nothing reads belongs to a model that this plugin does not know: better no answer
+ * than a wrong one. */
+static void check_used(ctx *c)
+{
+    for (int32_t i = 0; i < c->m->n_tensors && !c->failed; i++) {
+        const char *name = c->m->tensors[i].name;
+        if (c->used[i] || is_ballast(name))
+            continue;
+        if (c->s.tied == 1 && &c->m->tensors[i] == find_tensor(c->m, T_OUTPUT, 0))
+            continue; /* a copy of the embeddings */
+        c->failed =
+            fail(c->err, PB_E_UNSUPPORTED,
+                 "%s: tensor %s at offset %llu has no place in a Llama of %d layers", c->m->path,
+                 name, (unsigned long long)c->m->tensors[i].offset, (int)c->s.layers);
     }
-    if ((c->failed = make_factors(c)))
-        return;
-    pb_piece p = { .t = &c->self->own_factors, .n_rows = 1, .n_cols = c->s.rope_dims / 2 };
-    c->freqs = c->b->weight(c->b->h, PB_ROLE_VECTOR, 1, &p);
-    if (c->freqs < 0)
-        c->failed = c->freqs;
 }
 
 /* ---- interface --------------------------------------------------------- */
@@ -276,6 +290,30 @@ static int match(const pb_meta *m)
 {
     pb_str a = arch_of(m);
     return a.n == 5 && !memcmp(a.s, "llama", 5) ? 100 : 0;
+}
+
+static void build_all(ctx *c)
+{
+    pb_wid table = matrix(c, T_EMBED, 0, c->vocab, c->s.width);
+    build_freqs(c);
+    pb_kv_shape kv = { .size = sizeof kv,
+                       .kind = PB_KV_GQA,
+                       .n_layers = c->s.layers,
+                       .window = c->s.window,
+                       .n_kv_heads = c->s.kv_heads,
+                       .head_dim = c->s.head_dim,
+                       .v_dim = c->s.head_dim };
+    if (!c->failed && c->b->group(c->b->h, &kv) < 0)
+        c->failed = c->err->code;
+    pb_val x = value(c, -1, "embedding", c->s.width, 0);
+    pb_op e = { .kind = PB_OP_EMBED, .u.embed = { .y = x, .table = table, .scale = 1 } };
+    op(c, -1, "embed", &e);
+    for (int32_t l = 0; l < c->s.layers && !c->failed; l++)
+        x = build_layer(c, l, x);
+    pb_val logits = build_head(c, x, table);
+    check_used(c);
+    if (!c->failed)
+        c->failed = c->b->finish(c->b->h, logits, (int32_t)c->vocab, c->s.context);
 }
 
 static int build(void *self, const pb_meta *m, int32_t max_ctx, const pb_builder *b, pb_err *err)
@@ -292,24 +330,14 @@ static int build(void *self, const pb_meta *m, int32_t max_ctx, const pb_builder
     if (c.vocab > 1 << 24)
         return fail(err, PB_E_FORMAT, "%s: tensor %s has %lld rows, over %d", m->path, embed->name,
                     (long long)c.vocab, 1 << 24);
-    pb_wid table = matrix(&c, T_EMBED, 0, c.vocab, c.s.width);
-    build_freqs(&c);
-
-    pb_kv_shape kv = { .size = sizeof kv,
-                       .kind = PB_KV_GQA,
-                       .n_layers = c.s.layers,
-                       .window = c.s.window,
-                       .n_kv_heads = c.s.kv_heads,
-                       .head_dim = c.s.head_dim,
-                       .v_dim = c.s.head_dim };
-    if (!c.failed && b->group(b->h, &kv) < 0)
-        c.failed = err->code;
-    pb_val x = value(&c, -1, "embedding", c.s.width, 0);
-    pb_op e = { .kind = PB_OP_EMBED, .u.embed = { .y = x, .table = table, .scale = 1 } };
-    op(&c, -1, "embed", &e);
-    for (int32_t l = 0; l < c.s.layers && !c.failed; l++)
-        x = build_layer(&c, l, x);
-    build_head(&c, x, table);
+    const pb_host *host = c.self->host;
+    derived_free(host, c.self->made);
+    c.self->made = NULL;
+    c.used = host->alloc(host, (size_t)m->n_tensors + 1, 0, "used tensors");
+    if (!c.used)
+        return fail(err, PB_E_NOMEM, "no memory for %d marks", (int)m->n_tensors);
+    build_all(&c);
+    host->free(host, c.used);
     return c.failed;
 }
 
@@ -329,7 +357,7 @@ static int create(const pb_host *host, const void *cfg, void **self, pb_err *err
 static void destroy(void *self)
 {
     llama *l = self;
-    l->host->free(l->host, l->factors);
+    derived_free(l->host, l->made);
     l->host->free(l->host, l);
 }
 

@@ -32,6 +32,9 @@ static const char *const names[T_COUNT][2] = {
     [T_K_BIAS] = { "blk.%d.attn_k.bias", "model.layers.%d.self_attn.k_proj.bias" },
     [T_V_BIAS] = { "blk.%d.attn_v.bias", "model.layers.%d.self_attn.v_proj.bias" },
     [T_O_BIAS] = { "blk.%d.attn_output.bias", "model.layers.%d.self_attn.o_proj.bias" },
+    [T_GATE_BIAS] = { "blk.%d.ffn_gate.bias", "model.layers.%d.mlp.gate_proj.bias" },
+    [T_UP_BIAS] = { "blk.%d.ffn_up.bias", "model.layers.%d.mlp.up_proj.bias" },
+    [T_DOWN_BIAS] = { "blk.%d.ffn_down.bias", "model.layers.%d.mlp.down_proj.bias" },
 };
 
 int is_hf(const pb_meta *m)
@@ -49,14 +52,44 @@ void tensor_name(const pb_meta *m, int what, int32_t layer, char *buf, size_t n)
         snprintf(buf, n, "%s", form);
 }
 
-const pb_tensor *find_tensor(const pb_meta *m, int what, int32_t layer)
+static const pb_tensor *by_name(const pb_meta *m, const char *name)
 {
-    char name[128];
-    tensor_name(m, what, layer, name, sizeof name);
     for (int32_t i = 0; i < m->n_tensors && name[0]; i++)
         if (!strcmp(m->tensors[i].name, name))
             return &m->tensors[i];
     return NULL;
+}
+
+const pb_tensor *find_tensor(const pb_meta *m, int what, int32_t layer)
+{
+    char name[128];
+    tensor_name(m, what, layer, name, sizeof name);
+    return by_name(m, name);
+}
+
+const pb_tensor *find_scale(const pb_meta *m, int what, int32_t layer)
+{
+    char name[128];
+    static const char weight[] = ".weight";
+    tensor_name(m, what, layer, name, sizeof name);
+    size_t n = strlen(name), k = sizeof weight - 1;
+    if (is_hf(m) || n < k || strcmp(name + n - k, weight) != 0)
+        return NULL;
+    snprintf(name + n - k, sizeof name - n + k, ".scale");
+    return by_name(m, name);
+}
+
+int is_ballast(const char *name)
+{
+    /* scales of activations for formats that quantize them; tables that the config implies */
+    static const char *const ends[] = { ".input_scale", "rotary_emb.inv_freq",
+                                        "attn_rot_embd.weight" };
+    for (size_t i = 0; i < sizeof ends / sizeof *ends; i++) {
+        size_t n = strlen(name), k = strlen(ends[i]);
+        if (n >= k && !strcmp(name + n - k, ends[i]))
+            return 1;
+    }
+    return 0;
 }
 
 /* ---- keys -------------------------------------------------------------- */

@@ -126,7 +126,57 @@ static void test_toy(void **state)
     assert_true(op_named(b.p, "blk.1.o")->u.linear.b[0] >= 0);
     assert_true(op_named(b.p, "blk.1.attend")->u.attend.rope_factors >= 0);
     assert_true(op_named(b.p, "blk.1.attend")->u.attend.rope_scale == 1);
+    assert_true(op_named(b.p, "blk.0.gate_up")->u.linear.b[1] >= 0);
+
+    /* the file gives each matrix a factor; in the MLP it applies to the bias as well */
+    static const struct {
+        const char *op, *tensor, *scale;
+        int bias;
+    } want[] = { { "blk.1.o", "blk.1.attn_output.weight", "blk.1.attn_output.scale", 0 },
+                 { "blk.0.down", "blk.0.ffn_down.weight", "blk.0.ffn_down.scale", 0 },
+                 { "blk.0.down", "blk.0.ffn_down.bias", "blk.0.ffn_down.scale", 1 } };
+    for (int i = 0; i < 3; i++) {
+        const pb_op_linear *o = &op_named(b.p, want[i].op)->u.linear;
+        const pb_tensor *made = b.p->weights[want[i].bias ? o->b[0] : o->w[0]].pieces[0].t;
+        const pb_tensor *base = meta_tensor(b.meta, want[i].tensor);
+        const pb_tensor *scale = meta_tensor(b.meta, want[i].scale);
+        float x[512], y[512], s;
+        assert_int_equal(scale->read(scale, 0, 1, &s), 0);
+        assert_int_equal(base->read(base, base->rows - 1, 1, x), 0);
+        assert_int_equal(made->read(made, base->rows - 1, 1, y), 0);
+        for (int64_t k = 0; k < base->cols; k++)
+            assert_true(y[k] == x[k] * s);
+        assert_int_not_equal(made->content, base->content);
+    }
+    const pb_op_linear *o = &op_named(b.p, "blk.1.o")->u.linear;
+    assert_ptr_equal(b.p->weights[o->b[0]].pieces[0].t,
+                     meta_tensor(b.meta, "blk.1.attn_output.bias"));
     unbuild(&b);
+}
+
+static void test_linear_rope(void **state)
+{
+    plug w, m;
+    const pb_meta *meta;
+    pb_err err = { 0 };
+    pbi_program *prog = NULL;
+    pb_meta_kv kv[64];
+    (void)state;
+    assert_int_equal(weights_open(&w, "synthetic", NULL, NULL, &meta, &err), 0);
+    pb_meta copy = *meta;
+    memcpy(kv, meta->kv, (size_t)meta->n_kv * sizeof *kv);
+    copy.kv = kv;
+    kv[copy.n_kv++] = (pb_meta_kv){
+        .key = "llama.rope.scaling.type", .type = PB_M_STR, .n = -1, .s = { "linear", 6 }
+    };
+    kv[copy.n_kv++] =
+        (pb_meta_kv){ .key = "llama.rope.scaling.factor", .type = PB_M_FLOAT, .n = -1, .f = 4 };
+    if (model_build(&m, &copy, &prog, &err))
+        fail_msg("%s", err.msg);
+    assert_true(op_named(pbi_program_get(prog), "blk.0.attend")->u.attend.rope_scale == 0.25);
+    pbi_program_free(prog);
+    plug_close(&m);
+    plug_close(&w);
 }
 
 /* ---- broken metadata --------------------------------------------------- */
@@ -191,6 +241,11 @@ CHANGE(bad_output, tensor_of(m, "output.weight")->rows--)
 CHANGE(third_layer, kv_of(m, "llama.block_count")->i = 3)
 CHANGE(no_arch, kv_of(m, "general.architecture")->s = ((pb_str){ "mamba", 5 }))
 
+CHANGE(second_layer, kv_of(m, "llama.block_count")->i = 1)
+CHANGE(yarn, kv_of(m, "general.name")->key = "llama.rope.scaling.type";
+       kv_of(m, "llama.rope.scaling.type")->s = ((pb_str){ "yarn", 4 }))
+CHANGE(extra_tensor, t[m->n_tensors] = t[1]; t[m->n_tensors++].name = "blk.0.attn_q_norm.weight")
+
 static void test_refused(void **state)
 {
     (void)state;
@@ -206,15 +261,17 @@ static void test_refused(void **state)
     expect_refused(bad_cols, "tensor blk.0.attn_norm.weight");
     expect_refused(bad_output, "tensor output.weight");
     expect_refused(third_layer, "tensor blk.2.attn_norm.weight is missing");
+    expect_refused(second_layer, "tensor blk.1.attn_norm.weight at offset 0 has no place");
+    expect_refused(extra_tensor, "blk.0.attn_q_norm.weight at offset 0 has no place");
+    expect_refused(yarn, "\"yarn\"");
     expect_refused(no_arch, "architecture \"mamba\"");
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_smollm2),
-        cmocka_unit_test(test_stories),
-        cmocka_unit_test(test_toy),
+        cmocka_unit_test(test_smollm2), cmocka_unit_test(test_stories),
+        cmocka_unit_test(test_toy),     cmocka_unit_test(test_linear_rope),
         cmocka_unit_test(test_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
