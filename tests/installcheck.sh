@@ -72,4 +72,28 @@ rows=$(run "$kernel/plain.ini" plain.json)
 mine=$(run "$kernel/hello.ini" kernel.json)
 test "$rows" = "$mine" || fail "hello-kernel changes tokens: $rows, with it $mine"
 tr -d ' \n' <kernel.json | grep -q '"slot":"kernels"\|"kernels"' || fail "hello-kernel is not in the answer"
+# a product with other bits is refused by name before it reaches an answer
+mkdir wrong
+sed 's/float acc = 0;/float acc = 1e-3f;/' "$kernel/hello.c" >wrong/hello.c
+cmp -s wrong/hello.c "$kernel/hello.c" && fail "the planted fault changes nothing"
+cp "$kernel/Makefile" wrong/
+$make -s -C wrong
+PATCHBAY_PLUGIN_PATH=$root/wrong:$root$pkglibdir patchbay run -c "$kernel/hello.ini" -f requests.jsonl \
+    >wrong/out 2>&1 && fail "a kernel with other bits was used"
+grep -q 'q4_0_q8_hello' wrong/out || fail "a kernel with other bits is not named: $(cat wrong/out)"
+
+step "compare them"
+patchbay compare "$hello/batched.ini" "$hello/hello.ini" -f requests.jsonl --json >compare.json ||
+    fail "patchbay compare"
+tr -d ' \n' <compare.json >compare
+grep -q '"same_tokens":true' compare || fail "the comparison does not see equal tokens"
+grep -q '"never_engaged":\[\]' compare || fail "the comparison says that something never engaged"
+ttft=$(grep -o '"ttft_ms":{"a":.*' compare | grep -o '"verdict":"[a-z]*"' | head -1)
+test "$ttft" = '"verdict":"slower"' || fail "one sequence at a time: TTFT has the $ttft"
+# with one request nobody is held back: that is said, not called a tie
+head -1 requests.jsonl >one.jsonl
+rc=0
+patchbay compare "$hello/batched.ini" "$hello/hello.ini" -f one.jsonl --rounds 2 >one 2>&1 || rc=$?
+test $rc -ne 0 || fail "a difference that never engaged ends with exit 0"
+grep -q 'hello' one || fail "a difference that never engaged is not named"
 echo "installcheck: all good"
