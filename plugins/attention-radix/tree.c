@@ -353,6 +353,7 @@ void tree_unlock(tree *t, int32_t i)
 {
     while (i) {
         int32_t up = t->node[i].parent;
+        t->node[i].used = ++t->clock; /* what many go through is left last, so it stays longest */
         add_lock(t, i, -1);
         join_child(t, i); /* a run that a lock kept apart */
         i = up;
