@@ -135,9 +135,10 @@ static void idle_add(hashed *h, int32_t i)
 static void forget_entry(hashed *h, int32_t i)
 {
     int32_t *at = &h->bucket[h->e[i].hash & h->mask];
-    while (*at != i)
+    while (*at && *at != i)
         at = &h->e[*at].chain;
-    *at = h->e[i].chain;
+    if (*at)
+        *at = h->e[i].chain;
     idle_remove(h, i);
     h->e[i] = (entry){ .uid = 0 };
     h->n_indexed--;

@@ -172,9 +172,10 @@ static void page_leave(tree *t, int32_t i)
     int32_t p = n->page;
     tree_page *g = &t->page[p];
     int32_t *at = &g->first;
-    while (*at != i)
+    while (*at && *at != i)
         at = &t->node[*at].beside;
-    *at = n->beside;
+    if (*at)
+        *at = n->beside;
     g->n--;
     g->n_locked -= n->lock > 0;
     page_settle(t, p);
@@ -251,9 +252,10 @@ static void unlink_child(tree *t, int32_t i)
 {
     tree_node *n = &t->node[i], *p = &t->node[n->parent];
     int32_t *at = &t->bucket[bucket_of(t, n->parent, n->key, first_token(t, i))];
-    while (*at != i)
+    while (*at && *at != i) /* 0: not there, so the pool gave its page to another too early */
         at = &t->node[*at].chain;
-    *at = n->chain;
+    if (*at)
+        *at = n->chain;
     if (n->next)
         t->node[n->next].prev = n->prev;
     *(n->prev ? &t->node[n->prev].next : &p->child) = n->next;
