@@ -10,7 +10,7 @@
 
 enum { MAX_DEPTH = 4, MAX_KEY = 256, SLACK = 32 << 20 };
 
-static pb_meta_kv *add(st_reader *r, const char *key, int32_t type)
+pb_meta_kv *st_key(st_reader *r, const char *key, int32_t type)
 {
     if (st_grow(r, &r->kv, r->n_kv, &r->cap_kv, sizeof *r->kv))
         return NULL;
@@ -25,7 +25,7 @@ static pb_meta_kv *add(st_reader *r, const char *key, int32_t type)
 int st_key_text(st_reader *r, const char *key, const char *s, size_t n)
 {
     char *own = st_text(r, s, n);
-    pb_meta_kv *kv = own ? add(r, key, PB_M_STR) : NULL;
+    pb_meta_kv *kv = own ? st_key(r, key, PB_M_STR) : NULL;
     if (!kv)
         return r->err->code;
     kv->s = (pb_str){ own, n };
@@ -45,7 +45,7 @@ static int add_array(st_reader *r, const char *key, const json_t *j)
         return 0; /* objects, booleans, nulls: nothing reads such arrays */
     int32_t type = n_str == n ? PB_M_STR : n_int == n ? PB_M_INT : PB_M_FLOAT;
     void *list = st_room(r, n * (type == PB_M_STR ? sizeof(pb_str) : 8));
-    pb_meta_kv *kv = list ? add(r, key, type) : NULL;
+    pb_meta_kv *kv = list ? st_key(r, key, type) : NULL;
     if (!kv)
         return r->err->code;
     kv->n = (int64_t)n;
@@ -88,10 +88,10 @@ static int add_object(st_reader *r, const char *path, const char *prefix, json_t
         else if (json_is_string(v))
             rc = st_key_text(r, key, json_string_value(v), json_string_length(v));
         else if (json_is_integer(v) || json_is_real(v) || json_is_boolean(v)) {
-            kv = add(r, key,
-                     json_is_integer(v) ? PB_M_INT
-                     : json_is_real(v)  ? PB_M_FLOAT
-                                        : PB_M_BOOL);
+            kv = st_key(r, key,
+                        json_is_integer(v) ? PB_M_INT
+                        : json_is_real(v)  ? PB_M_FLOAT
+                                           : PB_M_BOOL);
             if (!kv)
                 return r->err->code;
             kv->i = json_is_boolean(v) ? json_is_true(v) : json_integer_value(v);

@@ -160,9 +160,8 @@ static int open_one(st_reader *r, const char *path)
 /* Files beside the weights, as text under "hf.NAME"; absent ones are left out. */
 static int open_texts(st_reader *r, const char *dir)
 {
-    static const char *const names[] = { "tokenizer.json", "tokenizer.model",
-                                         "tokenizer_config.json", "generation_config.json",
-                                         "chat_template.jinja" };
+    static const char *const names[] = { "tokenizer.json", "tokenizer_config.json",
+                                         "generation_config.json", "chat_template.jinja" };
     char path[PATH_SIZE], key[64];
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         st_file *f;
@@ -177,7 +176,12 @@ static int open_texts(st_reader *r, const char *dir)
         if ((rc = st_key_text(r, key, (const char *)f->map, (size_t)f->size)))
             return rc;
     }
-    return 0;
+    st_file *f;
+    int rc = join(r, dir, "tokenizer.model", path);
+    if (rc || access(path, F_OK))
+        return rc;
+    rc = st_map(r, path, &f);
+    return rc ? rc : st_sentencepiece(r, f);
 }
 
 static int open_folder(st_reader *r, const char *dir)

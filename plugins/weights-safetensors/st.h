@@ -51,5 +51,10 @@ int st_shard(st_reader *r, st_file *f);
 
 /* config.c */
 int st_config(st_reader *r, const char *path); /* config.json as keys "a", "a.b" */
+/* One more entry, a scalar until it is filled; NULL: err is filled. */
+pb_meta_kv *st_key(st_reader *r, const char *key, int32_t type);
 int st_key_text(st_reader *r, const char *key, const char *s, size_t n);
+
+/* sentencepiece.c: a tokenizer.model as tokenizer.ggml.* keys */
+int st_sentencepiece(st_reader *r, const st_file *file);
 #endif

@@ -189,6 +189,26 @@ static void test_folder(void **state)
     assert_string_equal(meta_key(m, "hf.tokenizer.json")->s.s, "{}");
     plug_close(&w);
 
+    put("tokenizer.model",
+        "\x0a\x09\x0a\x02"
+        "ab\x15\0\0\xc0\x3f\x12\x03\xc8\x02\x05",
+        16);
+    if (weights_open(&w, "safetensors", NULL, dir, &m, &err))
+        fail_msg("%s", err.msg);
+    assert_string_equal(meta_key(m, "tokenizer.ggml.tokens")->ss[0].s, "ab");
+    assert_true(meta_key(m, "tokenizer.ggml.scores")->fs[0] == 1.5);
+    assert_string_equal(meta_key(m, "tokenizer.ggml.model")->s.s, "t5");
+    assert_int_equal(meta_key(m, "tokenizer.ggml.bos_token_id")->i, 5);
+    plug_close(&w);
+    put("tokenizer.model",
+        "\x0a\x7f"
+        "ab",
+        4); /* longer than the file */
+    refuse(dir, PB_E_FORMAT, "tokenizer.model: no SentencePiece model: broken at offset");
+    put("tokenizer.model", "\x0a\x02\x0a\x7f", 4); /* longer than its piece */
+    refuse(dir, PB_E_FORMAT, "the field that ends at offset 4 is broken");
+    unlink(in_dir("tokenizer.model"));
+
     put_text("model.safetensors.index.json", INDEX("m2.safetensors", "m1.safetensors"));
     refuse(dir, PB_E_FORMAT, "tensor a is not in m2.safetensors");
     put_text("model.safetensors.index.json", INDEX("m1.safetensors", "m3.safetensors"));
@@ -294,6 +314,19 @@ static void test_stories(void **state)
         assert_int_equal(q->n_ops, 1 + 5 * 5 + 2);
         assert_int_equal(q->n_vocab, 512);
         assert_int_equal(first_attend(q)->rope, PB_ROPE_HALVES);
+        const pb_meta *mw = ((const pb_weights *)w.vtbl)->meta(plug_self(&w));
+        const pb_meta_kv *ta = meta_key(mw, "tokenizer.ggml.tokens");
+        const pb_meta_kv *tb = meta_key(mg, "tokenizer.ggml.tokens");
+        const pb_meta_kv *ka = meta_key(mw, "tokenizer.ggml.token_type");
+        const pb_meta_kv *kb = meta_key(mg, "tokenizer.ggml.token_type");
+        assert_string_equal(meta_key(mw, "tokenizer.ggml.model")->s.s, "llama");
+        assert_int_equal(meta_key(mw, "tokenizer.ggml.bos_token_id")->i, 1);
+        assert_int_equal(ta->n, 512);
+        for (int64_t k = 0; k < 512; k++) {
+            assert_int_equal(ka->is[k], kb->is[k]);
+            if (ka->is[k] == 1) /* control tokens are spelled differently there */
+                assert_string_equal(ta->ss[k].s, tb->ss[k].s);
+        }
         const pb_tensor *a = q->weights[q->ops[0].u.embed.table].pieces[0].t;
         const pb_tensor *b = meta_tensor(mg, "token_embd.weight");
         float x[64], y[64];
