@@ -5,7 +5,7 @@
  *
  * It shares nothing, copies nothing and never runs full in mid-sequence; the price is memory
  * for tokens that most sequences never reach. Invariant: a page has one owner and one
- * reference. Class EXACT. Test: tests of attention plugins (test_attention).
+ * reference. Class EXACT. Test: test_attention_model.
  */
 #include "../attention-common/plan.h"
 #include <patchbay/plugin.h>

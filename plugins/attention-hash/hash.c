@@ -11,7 +11,7 @@
  *
  * Invariants: an indexed block is full and never written again; a hash only proposes - tokens
  * and the block before are compared; a block's entry is the index of its page in group 0.
- * Tests: test_attention, test_attention_model.
+ * Test: test_attention_model.
  */
 #include "../attention-common/blocks.h"
 #include <patchbay/plugin.h>

@@ -7,7 +7,7 @@
  * at most page_size - 1 tokens of a sequence are wasted, so several times as many sequences fit
  * as with `contiguous` when lengths are ragged; the price is a look-up for each page and a pool
  * that can run full, upon which the youngest sequence is preempted. After vLLM's PagedAttention
- * (Kwon et al., SOSP 2023). Class EXACT. Tests: test_attention, test_attention_model.
+ * (Kwon et al., SOSP 2023). Class EXACT. Test: test_attention_model.
  */
 #include "../attention-common/blocks.h"
 #include <patchbay/plugin.h>

@@ -11,7 +11,7 @@
  * positions give equal KV bits.
  *
  * Invariant: a sequence locks its path in the tree, and holds the page of every node on it that
- * ends with its page; so whoever runs alone can have all other pages. Tests:
+ * ends with its page; so whoever runs alone can have all other pages. Test:
  * test_attention_model.
  */
 #include "../attention-common/blocks.h"
