@@ -18,7 +18,7 @@ compile() {
     common=
     case $in in
     *attention*) common="$src/plugins/attention-common/*.c" ;;
-    *model-llama*) common=$src/plugins/model-llama/names.c ;;
+    *model-llama* | *weights-gguf*) common=$(ls "$dir"/*.c | grep -v "/test_\|/$(basename "${in%.c}" | sed 's/.*-//').c") ;;
     esac
     # shellcheck disable=SC2086
     ${CC:-cc} -std=c11 -O1 -ffp-contract=off -fPIC -shared -fvisibility=hidden -w \
