@@ -26,7 +26,7 @@
 #include <unistd.h>
 
 enum { MAX_COPY = 48 << 20, MAX_KV = 8192, MAX_TENSORS = 1 << 17, MAX_NAME = 64, MAX_KEY = 65535 };
-enum { CHUNK = 1 << 20 };
+enum { CHUNK = 64 << 10, MAX_PARTS = 512 };
 
 /* value types of metadata */
 enum { U8, I8, U16, I16, U32, I32, F32, BOOL, STRING, ARRAY, U64, I64, F64, N_TYPES };
@@ -46,6 +46,8 @@ typedef struct gguf {
     size_t copied;
     pb_meta meta;
     uint64_t align, identity;
+    struct gguf *parts; /* the other files of a split model */
+    int32_t n_parts;
 } gguf;
 
 typedef struct tensor_type {
@@ -123,26 +125,27 @@ say(const gguf *g, const char *fmt, ...)
 
 /* ---- memory and cursor ------------------------------------------------- */
 
-/* n bytes aligned to 8, counted against MAX_COPY; NULL: err is filled */
+/* n bytes aligned to 8; chunks are counted against MAX_COPY. NULL: err is filled */
 static void *copy_room(gguf *g, uint64_t n)
 {
     struct chunk *c = g->chunks;
-    if (n > MAX_COPY || g->copied + n > MAX_COPY) {
-        fail(g, PB_E_FORMAT,
-             "metadata before offset %" PRIu64 " needs more than the limit of %d MiB", g->pos,
-             MAX_COPY >> 20);
-        return NULL;
-    }
-    n = (n + 7) / 8 * 8;
-    if (!c || c->used + n > c->cap) {
+    n = n < MAX_COPY ? (n + 7) / 8 * 8 : n;
+    if (!c || n > c->cap - c->used) {
         /* what is large gets a chunk of its own, so that little room is lost at chunks' ends */
-        size_t cap = n > CHUNK / 16 ? (size_t)n : CHUNK;
-        struct chunk *fresh = g->host->alloc(g->host, sizeof *c + cap, 0, "metadata");
-        if (!fresh) {
-            fail(g, PB_E_NOMEM, "no memory for %zu bytes of metadata", cap);
+        uint64_t cap = n > CHUNK / 16 ? n : CHUNK;
+        if (cap > MAX_COPY - g->copied) {
+            fail(g, PB_E_FORMAT,
+                 "metadata before offset %" PRIu64 " needs more than the limit of %d MiB", g->pos,
+                 MAX_COPY >> 20);
             return NULL;
         }
-        *fresh = (struct chunk){ .cap = cap };
+        struct chunk *fresh = g->host->alloc(g->host, sizeof *c + (size_t)cap, 0, "metadata");
+        if (!fresh) {
+            fail(g, PB_E_NOMEM, "no memory for %" PRIu64 " bytes of metadata", cap);
+            return NULL;
+        }
+        g->copied += (size_t)cap;
+        *fresh = (struct chunk){ .cap = (size_t)cap };
         if (c && cap != CHUNK) {
             fresh->next = c->next;
             c->next = fresh;
@@ -154,7 +157,6 @@ static void *copy_room(gguf *g, uint64_t n)
     }
     void *p = (char *)(c + 1) + c->used;
     c->used += (size_t)n;
-    g->copied += (size_t)n;
     return p;
 }
 
@@ -587,6 +589,9 @@ static int map_file(gguf *g, const char *path)
 
 static void close_file(gguf *g)
 {
+    for (int32_t i = 0; i < g->n_parts; i++)
+        close_file(&g->parts[i]);
+    g->host->free(g->host, g->parts);
     while (g->chunks) {
         struct chunk *c = g->chunks;
         g->chunks = c->next;
@@ -599,20 +604,105 @@ static void close_file(gguf *g)
     *g = (gguf){ .host = g->host, .fd = -1, .align = 32 };
 }
 
-static int open_(void *self, const char *path, pb_err *err)
+static int open_file(gguf *g, const char *path, pb_err *err)
 {
-    gguf *g = self;
-    close_file(g);
     g->err = err;
     g->path = path; /* for messages until it is copied */
     int rc = map_file(g, path);
     char *own = rc ? NULL : copy_room(g, strlen(path) + 1);
-    if (!rc && !own)
-        rc = err->code;
-    if (!rc) {
-        g->path = strcpy(own, path);
-        rc = parse(g);
+    if (rc || !own)
+        return err->code;
+    g->path = strcpy(own, path);
+    return parse(g);
+}
+
+/* ---- split models ------------------------------------------------------ */
+
+/* A scalar integer by key; -1: absent. */
+static int64_t get_int(const gguf *g, const char *key)
+{
+    for (int32_t i = 0; i < g->meta.n_kv; i++)
+        if (!strcmp(g->meta.kv[i].key, key) && g->meta.kv[i].type == PB_M_INT &&
+            g->meta.kv[i].n < 0)
+            return g->meta.kv[i].i;
+    return -1;
+}
+
+/* Tensors of all parts in one list, in the order of the files. */
+static int join_parts(gguf *g)
+{
+    uint64_t n = (uint64_t)g->meta.n_tensors;
+    int64_t said = get_int(g, "split.tensors.count");
+    for (int32_t i = 0; i < g->n_parts; i++)
+        n += (uint64_t)g->parts[i].meta.n_tensors;
+    if (n > MAX_TENSORS || (said >= 0 && (uint64_t)said != n))
+        return fail(g, PB_E_FORMAT,
+                    "the parts have %" PRIu64 " tensors; split.tensors.count is %" PRId64
+                    ", the limit %d",
+                    n, said, MAX_TENSORS);
+    pb_tensor *all = copy_room(g, n * sizeof *all);
+    if (!all)
+        return g->err->code;
+    uint64_t k = (uint64_t)g->meta.n_tensors;
+    memcpy(all, g->meta.tensors, k * sizeof *all);
+    for (int32_t i = 0; i < g->n_parts; i++) {
+        const pb_meta *m = &g->parts[i].meta;
+        memcpy(all + k, m->tensors, (size_t)m->n_tensors * sizeof *all);
+        k += (uint64_t)m->n_tensors;
     }
+    g->meta.tensors = all;
+    g->meta.n_tensors = (int32_t)n;
+    return unique(g, "tensor", &all->name, sizeof *all, n);
+}
+
+/* NAME-00001-of-0000N.gguf with split.count = N brings the others, which lie beside it and say
+ * which they are. They share one limit on copied bytes. */
+static int open_parts(gguf *g)
+{
+    int64_t count = get_int(g, "split.count"), no = get_int(g, "split.no");
+    size_t n = strlen(g->path), tail = strlen("00001-of-00001.gguf");
+    char end[32];
+    if (count <= 1)
+        return 0;
+    if (no != 0)
+        return fail(g, PB_E_INVAL,
+                    "is part %" PRId64 " of %" PRId64 "; name the first, ...-00001-of-%05" PRId64
+                    ".gguf",
+                    no + 1, count, count);
+    snprintf(end, sizeof end, "00001-of-%05d.gguf", (int)(count > MAX_PARTS ? 0 : count));
+    if (count > MAX_PARTS || n < tail || strcmp(g->path + n - tail, end) != 0)
+        return fail(g, PB_E_FORMAT,
+                    "split.count is %" PRId64 " (limit %d), so its name must end in %s", count,
+                    MAX_PARTS, end);
+    char *path = copy_room(g, n + 1);
+    g->parts =
+        path ? g->host->alloc(g->host, (size_t)(count - 1) * sizeof *g->parts, 0, "parts") : NULL;
+    if (!g->parts)
+        return fail(g, PB_E_NOMEM, "no memory for %" PRId64 " parts", count);
+    for (int32_t i = 0; i + 1 < count; i++) {
+        gguf *part = &g->parts[i];
+        *part = (gguf){ .host = g->host, .fd = -1, .align = 32, .copied = g->copied };
+        g->n_parts++;
+        snprintf(path, n + 1, "%.*s%05d-of-%05d.gguf", (int)(n - tail), g->path, (int)i + 2,
+                 (int)count);
+        int rc = open_file(part, path, g->err);
+        g->copied = part->copied;
+        if (rc)
+            return rc;
+        if (get_int(part, "split.no") != i + 1 || get_int(part, "split.count") != count)
+            return fail(part, PB_E_FORMAT, "split.no and split.count do not say part %d of %d",
+                        (int)i + 2, (int)count);
+    }
+    return join_parts(g);
+}
+
+static int open_(void *self, const char *path, pb_err *err)
+{
+    gguf *g = self;
+    close_file(g);
+    int rc = open_file(g, path, err);
+    if (!rc)
+        rc = open_parts(g);
     if (rc)
         close_file(g);
     return rc;

@@ -169,6 +169,76 @@ static void test_shrunk(void **state)
     free(g.p);
 }
 
+/* part no of a split model, with one tensor */
+static void part(const char *path, int no, int count, int total, const char *tensor)
+{
+    gguf_make g = { 0 };
+    make_header(&g, 3, 1, 3);
+    make_number_kv(&g, "split.no", 2, 2, (uint64_t)no);
+    make_number_kv(&g, "split.count", 2, 2, (uint64_t)count);
+    make_number_kv(&g, "split.tensors.count", 5, 4, (uint64_t)total);
+    make_tensor(&g, tensor, 1, (const uint64_t[]){ 1 }, PB_F32, 0);
+    make_pad(&g, 32);
+    make_number(&g, 4, (uint64_t)(100 + no));
+    FILE *f = fopen(path, "wb");
+    assert_non_null(f);
+    assert_int_equal(fwrite(g.p, 1, g.n, f), g.n);
+    fclose(f);
+    free(g.p);
+}
+
+static void refuse_split(const char *path, const char *word)
+{
+    plug w;
+    const pb_meta *m;
+    pb_err err = { 0 };
+    if (!weights_open(&w, "gguf", NULL, path, &m, &err) || !strstr(err.msg, word))
+        fail_msg("expected \"%s\": %s", word, err.msg);
+    assert_null(m);
+    plug_close(&w);
+}
+
+static void test_split(void **state)
+{
+    static const char *const names[] = { "a", "b", "c" };
+    char path[3][96];
+    plug w;
+    const pb_meta *m;
+    pb_err err = { 0 };
+    (void)state;
+    for (int i = 0; i < 3; i++) {
+        snprintf(path[i], sizeof path[i], "%s-%05d-of-00003.gguf", made_path, i + 1);
+        part(path[i], i, 3, 3, names[i]);
+    }
+    if (weights_open(&w, "gguf", NULL, path[0], &m, &err))
+        fail_msg("%s", err.msg);
+    assert_int_equal(m->n_tensors, 3);
+    for (int i = 0; i < 3; i++) {
+        uint32_t x;
+        const pb_tensor *t = meta_tensor(m, names[i]);
+        assert_int_equal(t->read(t, 0, 1, &x), 0);
+        assert_int_equal(x, 100 + i);
+    }
+    plug_close(&w);
+    refuse_split(path[1], "is part 2 of 3; name the first");
+    part(path[2], 2, 3, 3, "b");
+    refuse_split(path[0], "tensor b occurs twice");
+    part(path[2], 1, 3, 3, "c");
+    refuse_split(path[0], "do not say part 3 of 3");
+    part(path[2], 2, 3, 3, "c");
+    part(path[0], 0, 3, 4, "a");
+    refuse_split(path[0], "3 tensors; split.tensors.count is 4");
+    part(path[0], 0, 2, 3, "a");
+    refuse_split(path[0], "must end in 00001-of-00002.gguf");
+    part(path[0], 0, 60000, 3, "a");
+    refuse_split(path[0], "split.count is 60000 (limit 512)");
+    part(path[0], 0, 3, 3, "a");
+    unlink(path[2]);
+    refuse_split(path[0], "00003-of-00003.gguf: cannot open");
+    unlink(path[0]);
+    unlink(path[1]);
+}
+
 /* Without its data section a file is shown; without its last byte it is refused. */
 static void test_bare(void **state)
 {
@@ -351,8 +421,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_values),   cmocka_unit_test(test_shrunk),
         cmocka_unit_test(test_identity), cmocka_unit_test(test_bare),
-        cmocka_unit_test(test_refused),  cmocka_unit_test(test_manifest),
-        cmocka_unit_test(test_real),
+        cmocka_unit_test(test_split),    cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_manifest), cmocka_unit_test(test_real),
     };
     return cmocka_run_group_tests(tests, make_dir, remove_file);
 }
