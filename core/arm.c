@@ -172,6 +172,18 @@ static int base_share(const pbi_arm *with, const pbi_pipeline *p, base **out, pb
     return 0;
 }
 
+/* Logits are shown where the engine runs: in another process nobody would see them. */
+static int can_show_logits(const pbi_pipeline *p, pb_err *err)
+{
+    const pbi_use *u = pbi_pipeline_use(p, "process", 0);
+    if (!u->lib->desc->provides || !strstr(u->lib->desc->provides, "process.fork"))
+        return 0;
+    return pbi_err(err, PB_E_INVAL,
+                   "[process] plugin = %s (%s): logits cannot be seen from another process; use "
+                   "inline",
+                   u->name, u->origin);
+}
+
 /* ---- opening ----------------------------------------------------------- */
 
 static const void *port_peek(void *arg, size_t *bytes)
@@ -269,7 +281,9 @@ int pbi_arm_open(const pbi_pipeline *p, const pbi_arm_options *o, pbi_arm **out,
         return pbi_err(err, PB_E_NOMEM, "no memory for an arm");
     a->pipeline = p;
     a->o = *o;
-    int rc = pbi_model_open(p, o->model_path ? o->model_path : "",
+    int rc = o->want_logits ? can_show_logits(p, err) : 0;
+    if (!rc)
+        rc = pbi_model_open(p, o->model_path ? o->model_path : "",
                             o->no_text ? PBI_MODEL_NO_TEXT : 0, &a->model, err);
     pb_run run = { .size = sizeof run };
     if (!rc) {

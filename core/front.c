@@ -502,11 +502,15 @@ static void stop_all(pbi_front *f)
 }
 
 /* All is answered: the statistics are asked for, then the run is done. */
-static int wind_up(pbi_front *f)
+static int wind_up(pbi_front *f, int moved)
 {
-    if (f->asked == 1)
-        f->asked += !plain(f, PBI_MSG_ASK, 0);
-    return f->told > 1 ? PB_LOOP_DONE : PB_LOOP_BUSY;
+    if (f->told > 1)
+        return PB_LOOP_DONE;
+    if (f->asked == 1 && !plain(f, PBI_MSG_ASK, 0)) {
+        f->asked++;
+        moved = 1;
+    }
+    return moved ? PB_LOOP_BUSY : PB_LOOP_IDLE; /* idle: the engine may be dead */
 }
 
 int pbi_front_turn(pbi_front *f)
@@ -524,7 +528,7 @@ int pbi_front_turn(pbi_front *f)
     if (f->n_aborts)
         sent |= send_aborts(f);
     if (f->n_done == f->n)
-        return wind_up(f);
+        return wind_up(f, got || sent);
     if (!got && !sent)
         skip_idle_time(f);
     return got || sent ? PB_LOOP_BUSY : PB_LOOP_IDLE;

@@ -43,7 +43,7 @@ int pbi_front_begin(pbi_front *f, int64_t n, const pbi_request *req, pbi_answer 
 int pbi_front_turn(pbi_front *f);
 const pb_err *pbi_front_error(const pbi_front *f);
 /* The engine is gone: reads what it still said, empties the rings, sends all again that was
- * not answered. */
+ * not answered. 1: the lost engine had answered something, 0: nothing, or PB_E_*. */
 int pbi_front_engine_lost(pbi_front *f, pb_err *err);
 /* Asks the engine to end. */
 void pbi_front_quit(pbi_front *f);

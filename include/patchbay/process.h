@@ -26,7 +26,8 @@ typedef struct pb_loops {
     int (*front)(void *h);
     int (*engine)(void *h);
     /* Front side, after the engine's process died: empties the rings and submits every
-     * unanswered request again as prompt + emitted tokens. */
+     * unanswered request again as prompt + emitted tokens. 1: that engine answered
+     * something; 0: nothing, so that another may do no better; or PB_E_*. */
     int (*engine_lost)(void *h, pb_err *err);
     void (*quit)(void *h);  /* front side: asks the engine loop to end */
     void (*relax)(void *h); /* called when a turn was idle: spin, then sleep shortly */

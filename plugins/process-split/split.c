@@ -91,15 +91,18 @@ static int restart(split *s, const pb_loops *l, int status, int *fruitless, pid_
         return rc;
     ended(status, how, sizeof how);
     s->st->lost++;
-    if (++*fruitless > s->c->max_restarts) {
+    rc = l->engine_lost(l->h, err);
+    if (rc < 0)
+        return rc;
+    *fruitless = rc ? 0 : *fruitless + 1;
+    if (*fruitless > s->c->max_restarts) {
         snprintf(msg, sizeof msg, "the engine process ended %d times without an answer, last: %s",
                  *fruitless, how);
         return fail(err, PB_E_LOST, msg);
     }
     snprintf(msg, sizeof msg, "the engine process ended (%s); starting another", how);
     s->host->log(s->host, PB_LOG_WARN, msg);
-    rc = l->engine_lost(l->h, err);
-    return rc ? rc : start(s, l, pid, err);
+    return start(s, l, pid, err);
 }
 
 static void end_child(const pb_loops *l, pid_t pid, int kindly)
@@ -126,10 +129,8 @@ static int run(void *self, const pb_loops *l, pb_err *err)
         return rc;
     for (;;) {
         int front = l->front(l->h);
-        if (front == PB_LOOP_BUSY) {
-            fruitless = 0;
+        if (front == PB_LOOP_BUSY)
             continue;
-        }
         if (front < 0 || front == PB_LOOP_DONE) {
             end_child(l, pid, front == PB_LOOP_DONE);
             return front < 0 ? front : 0;
@@ -180,6 +181,7 @@ PB_PLUGIN = { PB_HEAD,
               .version = "0.1",
               .license = "MIT",
               .summary = "the engine in a process of its own, forked and watched",
+              .provides = "process.fork",
               .options = options,
               .counters = counters,
               .config_size = sizeof(config),
