@@ -236,7 +236,8 @@ static void hear(void *arg, int64_t i, const char *s, size_t n)
 static void stop_strings_cut_anywhere(void **state)
 {
     (void)state;
-    rig r = rig_open(&(pbi_arm_options){ .hash_logits = 1 }, (const char *[]){ NULL });
+    rig r = rig_open(&(pbi_arm_options){ .hash_logits = 1 },
+                     (const char *[]){ "spec=ngram", "backend.echo=0.95", NULL });
     pbi_request q[MANY], one;
     pbi_answer whole, a[MANY];
     static heard h;
@@ -495,6 +496,42 @@ static void split_equals_inline(void **state)
         }
 }
 
+/* Answers that the front cuts, while engines die: the cut is where it was. */
+static void cuts_survive_kills(void **state)
+{
+    (void)state;
+    static killer k;
+    static const char *const stops[] = { "e", "Q7", "\x02" };
+    int killed = 0;
+    for (int round = 0; round < 12; round++) {
+        pbi_request q[MANY];
+        pbi_answer want[MANY], got[MANY];
+        make_requests(q, MANY, 30);
+        for (int i = 0; i < MANY; i++) {
+            q[i].n_stop = i % 2 ? 3 : 0;
+            q[i].stop = stops;
+            q[i].abort_after = i % 2 ? -1 : 5 + 2 * i;
+        }
+        rig in = rig_open(&(pbi_arm_options){ .hash_logits = 1 }, (const char *[]){ NULL });
+        run_ok(&in, MANY, q, want, NULL, NULL);
+        rig_close(&in);
+        rig r = rig_open(&(pbi_arm_options){ .hash_logits = 1 },
+                         (const char *[]){ "process=split", NULL });
+        memset(&k, 0, sizeof k);
+        k.r = &r;
+        k.random = (uint64_t)round;
+        k.one_in = 12;
+        k.at_most = 8;
+        run_ok(&r, MANY, q, got, &(pbi_run_hooks){ .arg = &k, .on_text = kill_sometimes }, NULL);
+        same_answers(got, want, MANY);
+        killed += k.killed;
+        answers_clear(got, MANY);
+        answers_clear(want, MANY);
+        rig_close(&r);
+    }
+    assert_true(killed > 12);
+}
+
 /* An engine that never lives long enough to answer ends the run with a reason. */
 static void split_gives_up(void **state)
 {
@@ -642,6 +679,7 @@ int main(int argc, char **argv) /* a name: that test alone */
         cmocka_unit_test(unlike_devices_are_not_shared),
         cmocka_unit_test(reset_forgets),
         cmocka_unit_test(split_equals_inline),
+        cmocka_unit_test(cuts_survive_kills),
         cmocka_unit_test(split_gives_up),
         cmocka_unit_test(split_shows_no_logits),
         cmocka_unit_test(aborts),
