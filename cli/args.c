@@ -55,6 +55,26 @@ static int unknown_arg(const char *command, const char *word, const pbi_arg *tab
     return pbi_usage(command, "no option %s; see patchbay %s --help", name, command);
 }
 
+/* Lists of texts live as long as the process; this frees them at its end. */
+enum { MAX_LISTS = 16, MAX_LIST = 1024 };
+static const char **lists[MAX_LISTS];
+
+static void free_lists(void)
+{
+    for (int i = 0; i < MAX_LISTS; i++)
+        free(lists[i]);
+}
+
+static const char **new_list(void)
+{
+    int i = 0;
+    while (i < MAX_LISTS && lists[i])
+        i++;
+    if (!i)
+        atexit(free_lists);
+    return i < MAX_LISTS ? (lists[i] = calloc(MAX_LIST, sizeof(char *))) : NULL;
+}
+
 static int store(const char *command, const pbi_arg *a, const char *text)
 {
     pbi_texts *list = a->out;
@@ -70,11 +90,11 @@ static int store(const char *command, const pbi_arg *a, const char *text)
             return pbi_usage(command, "%s %s: a number is needed", a->name, text);
         return PBI_GO;
     default: {
-        const char **s = realloc(list->s, (size_t)(list->n + 1) * sizeof *s);
-        if (!s)
+        if (!list->s && !(list->s = new_list()))
             return pbi_usage(command, "out of memory");
-        list->s = s;
-        s[list->n++] = text;
+        if (list->n == MAX_LIST)
+            return pbi_usage(command, "%s: more than %d of them", a->name, MAX_LIST);
+        list->s[list->n++] = text;
         return PBI_GO;
     }
     }

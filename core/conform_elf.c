@@ -72,6 +72,8 @@ static int check_symbols(pbi_lint *l, const image *im)
                            "wants the symbol %s; services of the core come through pb_host", name);
         if (undefined || bind == STB_LOCAL || hidden || is_linkers(name))
             continue;
+        if (!strncmp(name, "__odr_asan", 10)) /* AddressSanitizer's mark of a global */
+            continue;
         if (!strncmp(name, "pb_plugin_v", 11)) {
             found++;
             if (ELF64_ST_TYPE(sym[i].st_info) != STT_OBJECT)

@@ -281,12 +281,12 @@ static int kv(void *self, struct pb_exec *x, void *mem, uint64_t arena_bytes, in
         k->layer_bytes[g] = d->kvfmt->layer_bytes(s, tokens);
         k->page_bytes[g] = k->layer_bytes[g] * (uint64_t)s->n_layers;
         if (k->page_bytes[g] > (arena_bytes - at) / (uint64_t)plan[g].n_pages) {
+            unsigned long long bytes = k->page_bytes[g];
             d->host->free(d->host, k);
             return cpu_fail(err, PB_E_INVAL,
                             "backend-cpu: KV group %d: %d pages of %llu bytes end beyond the "
                             "arena's %llu bytes",
-                            g, plan[g].n_pages, (unsigned long long)k->page_bytes[g],
-                            (unsigned long long)arena_bytes);
+                            g, plan[g].n_pages, bytes, (unsigned long long)arena_bytes);
         }
         at += k->page_bytes[g] * (uint64_t)plan[g].n_pages;
     }

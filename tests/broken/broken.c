@@ -5,6 +5,10 @@
  */
 #include <patchbay/plugin.h>
 
+#ifdef CASE_crash
+#include <signal.h>
+#endif
+
 typedef struct config {
     int64_t depth;
     int64_t width;
@@ -100,8 +104,7 @@ static int create(const pb_host *host, const void *cfg, void **self, pb_err *err
 {
     (void)cfg, (void)err;
 #ifdef CASE_crash
-    volatile int *nowhere = (volatile int *)(uintptr_t)(host->size & 1);
-    *nowhere = 1;
+    raise(SIGSEGV); /* a real fault would be taken by the sanitizers first */
 #endif
 #ifdef CASE_silent
     return PB_E_STATE; /* and no message */
