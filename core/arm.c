@@ -82,6 +82,7 @@ static void base_release(base *b)
     pbi_device_close(b->device);
     pbi_clock_free(b->clock);
     pbi_team_free(b->team);
+    pbi_pipeline_free(b->pipeline);
     free(b);
 }
 
@@ -108,7 +109,7 @@ static int base_new(const pbi_pipeline *p, const pbi_arm_options *o, const pb_ru
     if (!b)
         return pbi_err(err, PB_E_NOMEM, "no memory for a device");
     b->refs = 1;
-    b->pipeline = p;
+    b->pipeline = pbi_pipeline_retain(p);
     int rc = pbi_team_new((int32_t)p->core.threads, &b->team, err);
     if (!rc)
         rc = pbi_clock_new(o->virtual_clock || wants_virtual_clock(backend), &b->clock, err);
@@ -279,7 +280,7 @@ int pbi_arm_open(const pbi_pipeline *p, const pbi_arm_options *o, pbi_arm **out,
     pb_limits lim;
     if (!a)
         return pbi_err(err, PB_E_NOMEM, "no memory for an arm");
-    a->pipeline = p;
+    a->pipeline = pbi_pipeline_retain(p);
     a->o = *o;
     int rc = o->want_logits ? can_show_logits(p, err) : 0;
     if (!rc)
@@ -323,6 +324,7 @@ void pbi_arm_close(pbi_arm *a)
     pbi_ring_free(a->to_front);
     base_release(a->base);
     pbi_model_close(a->model);
+    pbi_pipeline_free(a->pipeline);
     free(a->instances);
     free(a);
 }

@@ -310,8 +310,10 @@ static int parse_n(const char *text, size_t n, const char *path, int n_set, cons
         return rc;
     rc = pbi_layers_set(&l, n_set, set, err);
     pbi_pipeline *p = calloc(1, sizeof *p);
-    if (p)
+    if (p) {
+        p->refs = 1;
         p->path = strdup(path);
+    }
     if (!p || !p->path)
         rc = pbi_err(err, PB_E_NOMEM, "out of memory");
     if (!rc)
@@ -344,9 +346,16 @@ int pbi_pipeline_load(const char *path, int n_set, const char *const *set, pbi_p
     return rc;
 }
 
-void pbi_pipeline_free(pbi_pipeline *p)
+const pbi_pipeline *pbi_pipeline_retain(const pbi_pipeline *p)
 {
-    if (!p)
+    ((pbi_pipeline *)p)->refs++; /* its only mutable part */
+    return p;
+}
+
+void pbi_pipeline_free(const pbi_pipeline *pipeline)
+{
+    pbi_pipeline *p = (pbi_pipeline *)pipeline;
+    if (!p || --p->refs > 0)
         return;
     for (int i = 0; i < p->n_uses; i++)
         free_use(p->uses[i]);

@@ -38,6 +38,7 @@ typedef struct pbi_use {
 } pbi_use;
 
 typedef struct pbi_pipeline {
+    int refs;
     char *path;
     pbi_core_config core;
     int n_core_settings;
@@ -55,7 +56,10 @@ int pbi_pipeline_load(const char *path, int n_set, const char *const *set, pbi_p
 /* The same from text; path is used in messages and for base =. */
 int pbi_pipeline_parse(const char *text, const char *path, int n_set, const char *const *set,
                        pbi_pipeline **out, pb_err *err);
-void pbi_pipeline_free(pbi_pipeline *p);
+/* Another owner of p: it goes when each has freed it. An arm is one, so that those who share its
+ * device need not care whose pipeline that was made from. Returns p. */
+const pbi_pipeline *pbi_pipeline_retain(const pbi_pipeline *p);
+void pbi_pipeline_free(const pbi_pipeline *p);
 /* i-th use of a slot (0 based), or NULL */
 const pbi_use *pbi_pipeline_use(const pbi_pipeline *p, const char *slot, int i);
 /* Numeric key: "cpu activations=q8 kv=f16 ..." of all PB_O_OUTPUT options of backend and core

@@ -6,5 +6,4 @@
 
 #if defined(__x86_64__)
 const pb_linear_kernel *const cpu_linear_avx2[] = { NULL };
-const pb_kvfmt *const cpu_kvfmt_avx2[] = { NULL };
 #endif

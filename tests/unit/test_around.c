@@ -30,7 +30,7 @@ enum { CELLS = 64, PHASES = 40 };
 
 typedef struct phases {
     const pb_team *team;
-    int64_t cell[2][CELLS];
+    uint64_t cell[2][CELLS];
     atomic_int seen; /* bit per thread */
     int wrong_count;
 } phases;
@@ -44,10 +44,10 @@ static void phase_work(void *arg, int32_t thread, int32_t n)
     if (n != p->team->n_threads)
         p->wrong_count = 1;
     for (int k = 0; k < PHASES; k++) {
-        const int64_t *from = p->cell[k % 2];
-        int64_t *to = p->cell[(k + 1) % 2];
+        const uint64_t *from = p->cell[k % 2];
+        uint64_t *to = p->cell[(k + 1) % 2];
         for (int i = thread; i < CELLS; i += n)
-            to[i] = 3 * from[(i + 1) % CELLS] + from[(i + 7) % CELLS] % 1000 + k;
+            to[i] = 3 * from[(i + 1) % CELLS] + from[(i + 7) % CELLS] % 1000 + (uint64_t)k;
         p->team->barrier(p->team->h);
     }
 }
@@ -56,7 +56,7 @@ static void phases_run(const pb_team *team, phases *p)
 {
     *p = (phases){ .team = team };
     for (int i = 0; i < CELLS; i++)
-        p->cell[0][i] = i;
+        p->cell[0][i] = (uint64_t)i;
     team->run(team->h, phase_work, p);
 }
 
