@@ -63,6 +63,7 @@ typedef struct pbi_rig {
     void *config, *stats, *self;
     char *texts; /* option values that config points into */
     pbi_account account;
+    struct pbi_rig_block *blocks; /* live ones */
     int64_t now, peak, n_allocs;
     const pb_pages *pages; /* pages/1 for attention plugins; set before create */
     pb_team team;

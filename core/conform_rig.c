@@ -31,11 +31,13 @@ int64_t pbi_rig_below(uint64_t *state, int64_t n)
 
 enum { FENCE = 64, FENCE_BYTE = 0xfb };
 
-/* Lies at the start of what the account gave; the plugin's block follows at `lead`. */
-typedef struct fence {
-    void *base;
+/* One live block. Kept apart from the block, which its plugin may overwrite, and found by its
+ * address alone: what free() is given may be anything. */
+typedef struct pbi_rig_block {
+    char *base, *user; /* what the account gave; what the plugin got */
     size_t bytes;
-} fence;
+    struct pbi_rig_block *next;
+} block;
 
 static pbi_rig *rig_of(const pb_host *host)
 {
@@ -63,12 +65,15 @@ static void *rig_alloc(const pb_host *host, size_t bytes, size_t align, const ch
         return NULL;
     }
     r->n_allocs++;
-    char *base = pbi_account_alloc(&r->account, lead + bytes + FENCE, align, tag);
-    if (!base)
+    block *b = malloc(sizeof *b);
+    char *base = b ? pbi_account_alloc(&r->account, lead + bytes + FENCE, align, tag) : NULL;
+    if (!base) {
+        free(b);
         return NULL;
-    fence f = { base, bytes };
-    memset(base, FENCE_BYTE, lead - sizeof f);
-    memcpy(base + lead - sizeof f, &f, sizeof f);
+    }
+    *b = (block){ base, base + lead, bytes, r->blocks };
+    r->blocks = b;
+    memset(base, FENCE_BYTE, lead);
     memset(base + lead + bytes, FENCE_BYTE, FENCE);
     return base + lead;
 }
@@ -78,25 +83,27 @@ static void rig_free(const pb_host *host, void *p)
     pbi_rig *r = rig_of(host);
     if (!p)
         return;
-    fence f;
-    char *c = p;
-    memcpy(&f, c - sizeof f, sizeof f);
-    char *base = f.base;
-    if (base > c || c - base < FENCE || c - base > (1 << 24)) {
-        blame(r, "frees memory that it does not have, or wrote before a block's begin", NULL);
+    block **at = &r->blocks, *b;
+    while (*at && (*at)->user != p)
+        at = &(*at)->next;
+    if (!*at) {
+        blame(r, "frees memory that it does not have", NULL);
         return;
     }
-    for (char *q = base; q < c - sizeof f; q++)
+    b = *at;
+    *at = b->next;
+    for (char *q = b->base; q < b->user; q++)
         if (*(unsigned char *)q != FENCE_BYTE) {
             blame(r, "wrote before the begin of a block", NULL);
             break;
         }
     for (size_t i = 0; i < FENCE; i++)
-        if (((unsigned char *)c)[f.bytes + i] != FENCE_BYTE) {
+        if (((unsigned char *)b->user)[b->bytes + i] != FENCE_BYTE) {
             blame(r, "wrote past the end of a block", NULL);
             break;
         }
-    pbi_account_free(&r->account, base);
+    pbi_account_free(&r->account, b->base);
+    free(b);
 }
 
 /* ---- services ---------------------------------------------------------- */
@@ -297,6 +304,11 @@ int64_t pbi_rig_destroy(pbi_rig *r)
     int64_t left = r->now;
     if (left)
         pbi_account_drain(&r->account);
+    while (r->blocks) {
+        block *b = r->blocks;
+        r->blocks = b->next;
+        free(b);
+    }
     return left;
 }
 
