@@ -4,7 +4,7 @@
  *
  * Weights are repacked once into panels (pack.c) that lie together on huge pages; KV pages lie
  * in an arena that the core lends. What runs a step is step.c. Class EXACT among pipelines with
- * equal `activations` and `kv`. Tests: test_cpu, test_cpu_kernels.
+ * equal `activations` and `kv`. Tests: test_cpu, test_rows.
  */
 #include "cpu.h"
 

@@ -4,7 +4,7 @@
  * bit by bit, before the row is used.
  *
  * It is a smoke detector for miscompiled or third-party kernels; the wide grid is the test
- * test_cpu_kernels. A row of a type or format that plain C lacks has nothing to be compared with.
+ * test_rows. A row of a type or format that plain C lacks has nothing to be compared with.
  */
 #include "cpu.h"
 #include "math.h"
