@@ -13,8 +13,27 @@
 
 #define ALWAYS static inline __attribute__((always_inline))
 
+#define UNROLL _Pragma("GCC unroll 16")
+
 #ifdef CPU_AVX512_H
 typedef __m512 v16;
+typedef __m512i i16; /* sixteen int32_t */
+
+ALWAYS i16 i_set(int32_t x)
+{
+    return _mm512_set1_epi32(x);
+}
+ALWAYS v16 v_from(i16 x)
+{
+    return _mm512_cvtepi32_ps(x);
+}
+/* (p[i] >> shift & mask) - off of sixteen uint32_t, as floats: exact */
+ALWAYS v16 v_bytes(const uint8_t *p, int shift, int32_t mask, int32_t off)
+{
+    __m512i v = _mm512_srl_epi32(_mm512_loadu_si512(p), _mm_cvtsi32_si128(shift));
+    v = _mm512_and_si512(v, _mm512_set1_epi32(mask));
+    return _mm512_cvtepi32_ps(_mm512_sub_epi32(v, _mm512_set1_epi32(off)));
+}
 
 ALWAYS v16 v_set(float x)
 {
@@ -95,6 +114,29 @@ ALWAYS v16 v_if_less(v16 x, v16 a, v16 b, v16 y)
 typedef struct v16 {
     __m256 a, b;
 } v16;
+typedef struct i16 {
+    __m256i a, b;
+} i16;
+
+ALWAYS i16 i_set(int32_t x)
+{
+    return (i16){ _mm256_set1_epi32(x), _mm256_set1_epi32(x) };
+}
+ALWAYS v16 v_from(i16 x)
+{
+    return (v16){ _mm256_cvtepi32_ps(x.a), _mm256_cvtepi32_ps(x.b) };
+}
+ALWAYS __m256 v_bytes8(const uint8_t *p, int shift, int32_t mask, int32_t off)
+{
+    __m256i v = _mm256_loadu_si256((const __m256i *)(const void *)p);
+    v = _mm256_srl_epi32(v, _mm_cvtsi32_si128(shift));
+    v = _mm256_and_si256(v, _mm256_set1_epi32(mask));
+    return _mm256_cvtepi32_ps(_mm256_sub_epi32(v, _mm256_set1_epi32(off)));
+}
+ALWAYS v16 v_bytes(const uint8_t *p, int shift, int32_t mask, int32_t off)
+{
+    return (v16){ v_bytes8(p, shift, mask, off), v_bytes8(p + 32, shift, mask, off) };
+}
 
 #define V_EACH(f) ((v16){ f(x.a, y.a), f(x.b, y.b) })
 
