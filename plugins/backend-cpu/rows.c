@@ -12,36 +12,20 @@
 #include <string.h>
 
 #if defined(__x86_64__)
-#include <cpuid.h>
-
-/* XCR0: which registers the system saves at a switch */
-static uint32_t saved_state(void)
-{
-    uint32_t a, b, c, d;
-    if (!__get_cpuid(1, &a, &b, &c, &d) || !(c & bit_OSXSAVE))
-        return 0;
-    __asm__("xgetbv" : "=a"(a), "=d"(d) : "c"(0));
-    return a;
-}
-
+/* The compiler's runtime asks once, when it is loaded: in a virtual machine each cpuid costs
+ * microseconds. It knows which registers the system saves. */
 int cpu_has_avx2(void)
 {
-    uint32_t a, b, c, d, b7, c7;
-    if ((saved_state() & 6u) != 6u || !__get_cpuid(1, &a, &b, &c, &d))
-        return 0;
-    if (!(c & bit_FMA) || !(c & bit_F16C) || !__get_cpuid_count(7, 0, &a, &b7, &c7, &d))
-        return 0;
-    return (b7 & bit_AVX2) != 0;
+    __builtin_cpu_init();
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+           __builtin_cpu_supports("f16c");
 }
 
 int cpu_has_avx512(void)
 {
-    uint32_t a, b, c, d, want = bit_AVX512F | bit_AVX512BW | bit_AVX512VL | bit_AVX512DQ;
-    if (!cpu_has_avx2() || (saved_state() & 0xe6u) != 0xe6u)
-        return 0;
-    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d))
-        return 0;
-    return (b & want) == want && (c & bit_AVX512VNNI) != 0;
+    return cpu_has_avx2() && __builtin_cpu_supports("avx512f") &&
+           __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
+           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vnni");
 }
 #else
 int cpu_has_avx2(void)
