@@ -88,6 +88,9 @@ int pbi_common_load(const pbi_common *c, pbi_pipeline **out, pb_err *err);
 int pbi_print_json(json_t *value);
 /* The pipeline as JSON: path, numeric_key, slots with plugins, hashes, options and origins. */
 json_t *pbi_pipeline_json(const pbi_pipeline *p);
+/* What differs: {differences: [{name, a, b, a_origin, b_origin, may_change_output}],
+ * same_numeric_key, a_numeric_key, b_numeric_key}; NULL without memory. */
+json_t *pbi_pipeline_diff(const pbi_pipeline *a, const pbi_pipeline *b);
 /* Options of a table as JSON: name, type, default, range, unit, help, may_change_output. */
 json_t *pbi_options_json(const pb_option *table);
 /* "exact", "numeric", "distribution", "lossy" */

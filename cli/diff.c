@@ -7,6 +7,7 @@
 #include "layers.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 /* One effective value; name is "slot", or "slot.option". */
@@ -62,60 +63,74 @@ static const value *find(const values *l, const char *name)
     return NULL;
 }
 
-static void report(const value *a, const value *b, json_t *all, int json)
+static void report(const value *a, const value *b, json_t *all)
 {
-    static const char absent[] = "-";
     const value *any = a ? a : b;
-    int changes = (a && a->changes) || (b && b->changes);
-    if (!json) {
-        printf("%-28s %-20s %-20s %s\n", any->name, a ? a->text : absent, b ? b->text : absent,
-               changes ? "may change the output" : "");
-        return;
-    }
     json_t *j = json_object();
     json_object_set_new(j, "name", json_string_nocheck(any->name));
     json_object_set_new(j, "a", a ? json_string_nocheck(a->text) : json_null());
     json_object_set_new(j, "b", b ? json_string_nocheck(b->text) : json_null());
     json_object_set_new(j, "a_origin", a ? json_string_nocheck(a->origin) : json_null());
     json_object_set_new(j, "b_origin", b ? json_string_nocheck(b->origin) : json_null());
-    json_object_set_new(j, "may_change_output", json_boolean(changes));
+    json_object_set_new(j, "may_change_output",
+                        json_boolean((a && a->changes) || (b && b->changes)));
     json_array_append_new(all, j);
 }
 
-static int compare(const pbi_pipeline *pa, const pbi_pipeline *pb, int json)
+json_t *pbi_pipeline_diff(const pbi_pipeline *pa, const pbi_pipeline *pb)
 {
-    static values a, b; /* too large for a stack; one comparison a process */
+    values *a = malloc(sizeof *a), *b = malloc(sizeof *b);
     char key_a[2048], key_b[2048];
-    json_t *all = json_array();
-    int n = 0;
-    collect(pa, &a);
-    collect(pb, &b);
-    for (int i = 0; i < a.n; i++) {
-        const value *v = find(&b, a.v[i].name);
-        if (!v || strcmp(v->text, a.v[i].text) != 0)
-            report(&a.v[i], v, all, json), n++;
+    json_t *all = json_array(), *j = json_object();
+    if (!a || !b) {
+        free(a);
+        free(b);
+        json_decref(all);
+        json_decref(j);
+        return NULL;
     }
-    for (int i = 0; i < b.n; i++)
-        if (!find(&a, b.v[i].name))
-            report(NULL, &b.v[i], all, json), n++;
+    collect(pa, a);
+    collect(pb, b);
+    for (int i = 0; i < a->n; i++) {
+        const value *v = find(b, a->v[i].name);
+        if (!v || strcmp(v->text, a->v[i].text) != 0)
+            report(&a->v[i], v, all);
+    }
+    for (int i = 0; i < b->n; i++)
+        if (!find(a, b->v[i].name))
+            report(NULL, &b->v[i], all);
+    free(a);
+    free(b);
     pbi_pipeline_numeric_key(pa, key_a, sizeof key_a, NULL);
     pbi_pipeline_numeric_key(pb, key_b, sizeof key_b, NULL);
-    int same = strcmp(key_a, key_b) == 0;
-    if (!json) {
-        json_decref(all);
-        if (!n)
-            puts("no difference");
-        else
-            printf("numeric keys: %s\n", same ? "equal; the same tokens must come out"
-                                              : "different; other tokens may come out");
-        return 0;
-    }
-    json_t *j = json_object();
     json_object_set_new(j, "differences", all);
-    json_object_set_new(j, "same_numeric_key", json_boolean(same));
+    json_object_set_new(j, "same_numeric_key", json_boolean(strcmp(key_a, key_b) == 0));
     json_object_set_new(j, "a_numeric_key", json_string_nocheck(key_a));
     json_object_set_new(j, "b_numeric_key", json_string_nocheck(key_b));
-    return pbi_print_json(j);
+    return j;
+}
+
+static const char *text_of(const json_t *j, const char *key)
+{
+    const char *s = json_string_value(json_object_get(j, key));
+    return s ? s : "-";
+}
+
+static int print(json_t *j)
+{
+    const json_t *all = json_object_get(j, "differences"), *d;
+    size_t i;
+    json_array_foreach(all, i, d) printf(
+        "%-28s %-20s %-20s %s\n", text_of(d, "name"), text_of(d, "a"), text_of(d, "b"),
+        json_is_true(json_object_get(d, "may_change_output")) ? "may change the output" : "");
+    if (!json_array_size(all))
+        puts("no difference");
+    else
+        printf("numeric keys: %s\n", json_is_true(json_object_get(j, "same_numeric_key"))
+                                         ? "equal; the same tokens must come out"
+                                         : "different; other tokens may come out");
+    json_decref(j);
+    return 0;
 }
 
 int pbi_cmd_diff(int argc, char **argv)
@@ -134,7 +149,10 @@ int pbi_cmd_diff(int argc, char **argv)
         c.pipeline = argv[i + 1];
         rc = pbi_common_load(&c, &p[i], &err);
     }
-    rc = rc ? pbi_fail(argv[0], &err) : compare(p[0], p[1], c.json);
+    json_t *j = rc ? NULL : pbi_pipeline_diff(p[0], p[1]);
+    if (!rc && !j)
+        rc = pbi_err(&err, PB_E_NOMEM, "out of memory");
+    rc = rc ? pbi_fail(argv[0], &err) : c.json ? pbi_print_json(j) : print(j);
     pbi_pipeline_free(p[0]);
     pbi_pipeline_free(p[1]);
     return rc;

@@ -88,12 +88,12 @@ patchbay compare "$hello/batched.ini" "$hello/hello.ini" -f requests.jsonl --jso
 tr -d ' \n' <compare.json >compare
 grep -q '"same_tokens":true' compare || fail "the comparison does not see equal tokens"
 grep -q '"never_engaged":\[\]' compare || fail "the comparison says that something never engaged"
-ttft=$(grep -o '"ttft_ms":{"a":.*' compare | grep -o '"verdict":"[a-z]*"' | head -1)
+ttft=$(grep -o '"ttft_ms":{"ratio".*' compare | grep -o '"verdict":"[a-z]*"' | head -1)
 test "$ttft" = '"verdict":"slower"' || fail "one sequence at a time: TTFT has the $ttft"
 # with one request nobody is held back: that is said, not called a tie
 head -1 requests.jsonl >one.jsonl
 rc=0
-patchbay compare "$hello/batched.ini" "$hello/hello.ini" -f one.jsonl --rounds 2 >one 2>&1 || rc=$?
+patchbay compare "$hello/batched.ini" "$hello/hello.ini" -f one.jsonl --epochs 1 >one 2>&1 || rc=$?
 test $rc -ne 0 || fail "a difference that never engaged ends with exit 0"
 grep -q 'hello' one || fail "a difference that never engaged is not named"
 echo "installcheck: all good"
