@@ -5,10 +5,12 @@
  */
 #define _GNU_SOURCE
 #include "cli.h"
+#include "compare/html.h"
 #include "compare/result.h"
 #include "report.h"
 #include "requests.h"
 
+#include <errno.h>
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
@@ -19,7 +21,7 @@
 typedef struct comparison {
     pbi_common common;
     pbi_texts with;
-    const char *file, *prompt, *cache;
+    const char *file, *prompt, *cache, *report;
     int64_t epochs, rounds, max_new, seed;
     double delta, until, max_time; /* percent, percent, seconds */
     pbi_requests requests;
@@ -126,6 +128,15 @@ static void show_progress(void *arg, double done, double left)
     pbi_show_progress(NULL, what, done);
 }
 
+static int write_report(const char *path, const json_t *j, pb_err *err)
+{
+    FILE *f = fopen(path, "w");
+    int rc = f ? pbc_html(f, j) : -1;
+    if (f && fclose(f))
+        rc = -1;
+    return rc ? pbi_err(err, PB_E_IO, "--report %s: %s", path, strerror(errno)) : 0;
+}
+
 static int run(comparison *c, pb_err *err)
 {
     pbc_gather g = { 0 };
@@ -160,6 +171,8 @@ static int run(comparison *c, pb_err *err)
     json_t *j = rc ? NULL : pbc_result(t, &g, c->file ? c->file : "one prompt");
     if (!rc && !j)
         rc = pbi_err(err, PB_E_NOMEM, "no memory for the result");
+    if (!rc && c->report)
+        rc = write_report(c->report, j, err);
     if (!rc) {
         int status = pbc_exit_status(j);
         if (c->common.json)
@@ -272,6 +285,11 @@ int pbi_cmd_compare(int argc, char **argv)
           .out = &c.delta,
           .value = "PERCENT",
           .help = "a tie is an interval within 1 +- this (2)" },
+        { .name = "--report",
+          .kind = PBI_ARG_TEXT,
+          .out = &c.report,
+          .value = "OUT.html",
+          .help = "write a page with figures" },
         PBI_ARG_JSON(&c.common),
         PBI_ARGS_END,
     };
