@@ -141,7 +141,7 @@ static int run(comparison *c, pb_err *err)
 {
     pbc_gather g = { 0 };
     pbc_trial *t = NULL;
-    pbc_options o = { .model = c->common.model,
+    pbc_options o = { .model = c->common.model ? c->common.model : "",
                       .n_arms = c->n_arms,
                       .pipelines = c->pipelines,
                       .names = (const char *const *)c->names,

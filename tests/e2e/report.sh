@@ -10,12 +10,12 @@ trap 'rm -rf "$work"' EXIT
 cd "$work" || exit 1
 fail() { echo "FAIL: $*"; exit 1; }
 
-printf '[weights]\nplugin = synthetic\n[backend]\nplugin = sim\nstep_us = 1000\n' >base.ini
+printf '[pipeline]\nmax_seqs = 1\n[weights]\nplugin = synthetic\n[backend]\nplugin = sim\nstep_us = 1000\n' >base.ini
 printf '[pipeline]\nbase = base.ini\n[attention]\nplugin = hash\n' >'a<i>&.ini'
 for i in 1 2 3; do
     echo '{"ids": [5,6,7,8,9,10,11,12,13,14,15,16,17,18,19,20,21,22], "max_tokens": 8, "ignore_eos": true}'
 done >requests.jsonl
-"$pb" compare base.ini 'a<i>&.ini' --with backend.step_us=1500 -m x -f requests.jsonl \
+"$pb" compare base.ini 'a<i>&.ini' --with backend.step_us=1500 -f requests.jsonl \
     --report out.html --json >out.json 2>err || fail "compare ended with $?: $(cat err)"
 
 grep -q '<i>' out.html && fail "a name of a file is markup"
@@ -28,7 +28,7 @@ done
 [ "$(grep -o '<svg' out.html | wc -l)" -eq "$(grep -o '</svg>' out.html | wc -l)" ] ||
     fail "a figure does not end"
 grep -qE '[^a-z](nan|inf)[^a-z]' out.html && fail "a number is none: $(grep -oE '.{20}[^a-z](nan|inf)[^a-z].{20}' out.html | head -3)"
-"$pb" compare base.ini base.ini -m x -f requests.jsonl --epochs 1 --report none/out.html >out 2>&1 &&
+"$pb" compare base.ini base.ini -f requests.jsonl --epochs 1 --report none/out.html >out 2>&1 &&
     fail "a report that cannot be written is no error"
 grep -q 'none/out.html' out || fail "the file that cannot be written is not named: $(cat out)"
 
