@@ -315,6 +315,8 @@ static int one_line(pbi_requests *r, const char *s, size_t n, const pbi_request 
     }
     if (!rc && (q.prompt != NULL) == (q.ids != NULL))
         rc = pbi_err(err, PB_E_INVAL, "a request has either \"prompt\" or \"ids\"");
+    if (!rc)
+        rc = pbi_params_check(&q.params, err);
     json_decref(j);
     return rc ? rc : pbi_requests_add(r, &q, err);
 }

@@ -82,8 +82,8 @@ static void request_like(const options *o, pbi_request *q)
         q->params.temperature = (float)o->temperature;
     if (!isnan(o->top_p))
         q->params.top_p = (float)o->top_p;
-    if (o->top_k >= 0)
-        q->params.top_k = (int32_t)o->top_k;
+    if (o->top_k != INT64_MIN)
+        q->params.top_k = o->top_k < 0 ? -1 : o->top_k > INT32_MAX ? INT32_MAX : (int32_t)o->top_k;
     if (o->seed >= 0) {
         q->params.seed = (uint64_t)o->seed;
         q->params.has_seed = 1;
@@ -130,7 +130,9 @@ static int run(const options *o, pb_err *err)
 
 int pbi_cmd_run(int argc, char **argv)
 {
-    options o = { .max_new = 128, .seed = -1, .top_k = -1, .temperature = NAN, .top_p = NAN };
+    options o = {
+        .max_new = 128, .seed = -1, .top_k = INT64_MIN, .temperature = NAN, .top_p = NAN
+    };
     const pbi_arg table[] = {
         PBI_ARG_PIPELINE(&o.common),
         PBI_ARG_MODEL(&o.common),
@@ -206,6 +208,10 @@ int pbi_cmd_run(int argc, char **argv)
     if ((o.prompt != NULL) + (o.ids != NULL) + (o.file != NULL) != 1)
         return pbi_usage("run", "give one of -p TEXT, --ids 1,2,3 or -f FILE.jsonl");
     pb_err err = { 0 };
+    if (o.max_new < -1)
+        return pbi_usage("run", "-n %lld: from 0, or -1 for all that fits", (long long)o.max_new);
+    if (o.seed < -1)
+        return pbi_usage("run", "--seed %lld is below 0", (long long)o.seed);
     pbi_catch_interrupts();
     rc = run(&o, &err);
     return rc < 0 ? pbi_fail("run", &err) : rc;

@@ -57,6 +57,30 @@ void pbi_params_default(pb_params *p)
                       .n_logprobs = -1 };
 }
 
+int pbi_params_check(const pb_params *p, pb_err *err)
+{
+    const struct {
+        const char *name;
+        float v, lo, hi;
+    } range[] = {
+        { "temperature", p->temperature, 0, 100 },
+        { "top_p", p->top_p, 0, 1 },
+        { "min_p", p->min_p, 0, 1 },
+        { "repeat_penalty", p->repeat_penalty, 0.01f, 100 },
+        { "presence_penalty", p->presence_penalty, -100, 100 },
+        { "frequency_penalty", p->frequency_penalty, -100, 100 },
+    };
+    for (size_t i = 0; i < sizeof range / sizeof *range; i++)
+        if (range[i].v < range[i].lo || range[i].v > range[i].hi)
+            return pbi_err(err, PB_E_INVAL, "%s %g is outside of %g..%g", range[i].name,
+                           (double)range[i].v, (double)range[i].lo, (double)range[i].hi);
+    if (p->top_k != INT32_MIN && (p->top_k < 0 || p->top_k > 1000000))
+        return pbi_err(err, PB_E_INVAL, "top_k %d is outside of 0..1000000", (int)p->top_k);
+    if (p->n_logprobs < -1 || p->n_logprobs > 1000000)
+        return pbi_err(err, PB_E_INVAL, "logprobs %d is outside of 0..1000000", (int)p->n_logprobs);
+    return 0;
+}
+
 void pbi_request_default(pbi_request *r)
 {
     *r = (pbi_request){ .max_new = -1, .abort_after = -1 };

@@ -48,6 +48,9 @@ typedef struct pbi_request {
 } pbi_request;
 void pbi_request_default(pbi_request *r);
 void pbi_params_default(pb_params *p);
+/* 0, or PB_E_INVAL with the first parameter that is out of range, its value and limits: those of
+ * sampler-chain's options. What is unset (NaN, INT32_MIN) is in range. [any] */
+int pbi_params_check(const pb_params *p, pb_err *err);
 
 typedef struct pbi_answer {
     int32_t *prompt_ids, *ids; /* malloc'ed */

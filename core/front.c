@@ -121,7 +121,9 @@ static int prepare(pbi_front *f, int64_t i)
     const pbi_request *r = &f->req[i];
     pbi_answer *a = &f->out[i];
     job *j = &f->job[i];
-    int rc = tokens_of(f, r, j, &a->err);
+    int rc = pbi_params_check(&r->params, &a->err);
+    if (!rc)
+        rc = tokens_of(f, r, j, &a->err);
     if (!rc && r->n_stop > 0)
         rc = f->o.tokenizer ? pbi_stops_new(r->n_stop, r->stop, &j->stops, &a->err)
                             : pbi_err(&a->err, PB_E_INVAL, "stop strings need a tokenizer");
