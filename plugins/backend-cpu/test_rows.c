@@ -403,7 +403,7 @@ enum { SHAPES = 2 * 67 };
  * both with small counts of the other, large ones, and all fills. */
 static int planned(int32_t type, int i, problem *p)
 {
-    enum { SMALL = 9 * 6, LARGE = 4, FILLS = 3 * 8 };
+    enum { SMALL = 9 * 6, LARGE = 7, FILLS = 3 * 8 };
     static const int64_t few_rows[] = { 1, 15, 16, 17, 33, 67 };
     *p = (problem){ .seed = (uint32_t)i * 2654435761u + 1, .cols = cols_at(type, i) };
     p->y_gap = i % 3 ? i % 7 : 0;
@@ -419,9 +419,9 @@ static int planned(int32_t type, int i, problem *p)
         p->n_x = i / 6 + 1;
         p->cols = cols_at(type, i / 6 + i % 6);
     } else if ((i -= SMALL) < LARGE) {
-        static const int64_t rows[] = { 576, 192, 1025, 320 };
-        static const int64_t cols[] = { 576, 1536, 64, 960 };
-        static const int32_t inputs[] = { 3, 2, 9, 5 };
+        static const int64_t rows[] = { 576, 192, 1025, 320, 33, 40, 17 };
+        static const int64_t cols[] = { 576, 1536, 64, 960, 2080, 10304, 1056 };
+        static const int32_t inputs[] = { 3, 2, 9, 5, 64, 2, 125 };
         p->rows = rows[i];
         p->cols = cols[i];
         p->n_x = inputs[i];
@@ -447,6 +447,7 @@ static void random_problem(int32_t type, uint32_t *s, problem *p)
     *p = (problem){ .seed = rnd_next(s), .rows = 1 + rnd_to(s, rnd_to(s, 4) ? 67 : 700) };
     p->n_x = 1 + rnd_to(s, 67);
     p->cols = type == PB_F32 || type == PB_F16 ? 1 + rnd_to(s, 400) : 32 * (1 + rnd_to(s, 20));
+    p->cols *= rnd_to(s, 8) ? 1 : 16;
     while (p->rows * p->cols * p->n_x > 1000000)
         p->n_x = (p->n_x + 1) / 2, p->rows = (p->rows + 1) / 2;
     p->y_gap = rnd_to(s, 20);
@@ -610,6 +611,9 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_products_see_faults),
         cmocka_unit_test(test_products),
+        cmocka_unit_test(test_kv_see_faults),
+        cmocka_unit_test(test_kv),
+        cmocka_unit_test(test_elem),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
