@@ -17,6 +17,22 @@ _Thread_local const pbi_call *volatile pbi_call_now;
 static _Atomic int tracing;
 static char logged[256]; /* slots; set before engines run */
 
+static _Thread_local const pbi_call *spoiler;
+
+void pbi_call_spoiled(void)
+{
+    pbi_fp_restore();
+    if (!spoiler)
+        spoiler = pbi_call_now;
+}
+
+const pbi_call *pbi_call_spoiler(void)
+{
+    const pbi_call *c = spoiler;
+    spoiler = NULL;
+    return c;
+}
+
 pbi_call_stat *pbi_call_stat_get(pbi_instance *in, const char *function)
 {
     pbi_shared *s = pbi_instance_shared(in);

@@ -219,6 +219,18 @@ static void count(pbi_engine *e, const pb_step *s)
         e->st.n_drafted += e->items[i].n_draft;
 }
 
+/* A plugin that changes how this thread computes would change others' bits. */
+static int check_spoiler(pbi_engine *e)
+{
+    const pbi_call *c = pbi_call_spoiler();
+    if (!c)
+        return 0;
+    return pbi_err(&e->err, PB_E_PLUGIN,
+                   "%s-%s: %s() left the rounding mode or the treatment of denormals changed; "
+                   "compile it without -ffast-math, or restore the register",
+                   c->slot, c->name, c->function);
+}
+
 int pbi_engine_run(pbi_engine *e)
 {
     const pb_step *built, *s;
@@ -238,6 +250,8 @@ int pbi_engine_run(pbi_engine *e)
     if (rc)
         return rc;
     rc = draw(e, s);
+    if (!rc)
+        rc = check_spoiler(e);
     if (rc) /* the device still works on it */
         pbi_runner_wait(e->o.runner, e->step, &r, NULL);
     else

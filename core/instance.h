@@ -5,6 +5,7 @@
  */
 #ifndef PBI_INSTANCE_H
 #define PBI_INSTANCE_H
+#include "fpmode.h"
 #include "error.h"
 #include "pipeline.h"
 #include <stdatomic.h>
@@ -70,6 +71,12 @@ void pbi_trace_enable(int on);
  * function ran, then let the signal kill the process. */
 void pbi_fault_handler_install(void);
 
+/* The call under way left rounding or the treatment of denormals changed: puts it right and
+ * remembers the first that did. */
+void pbi_call_spoiled(void);
+/* That call since the last question, of this thread; NULL: none. */
+const pbi_call *pbi_call_spoiler(void);
+
 /* st: a pbi_call_stat *; evaluates expr as the call. Trace costs nothing but a branch when off. */
 #define PBI_CALL(st, expr)                                                                         \
     do {                                                                                           \
@@ -77,6 +84,8 @@ void pbi_fault_handler_install(void);
         int64_t pbi_t0_ = pbi_trace_now();                                                         \
         pbi_call_now = &(st)->call;                                                                \
         expr;                                                                                      \
+        if (pbi_fp_get() & PBI_FP_BITS)                                                            \
+            pbi_call_spoiled();                                                                    \
         pbi_call_now = pbi_prev_;                                                                  \
         if (pbi_t0_) {                                                                             \
             atomic_fetch_add_explicit(&(st)->ns, pbi_trace_now() - pbi_t0_, memory_order_relaxed); \

@@ -9,6 +9,7 @@
 #define _GNU_SOURCE
 #include "team.h"
 #include "error.h"
+#include "instance.h"
 
 #include <errno.h>
 #include <limits.h>
@@ -30,6 +31,7 @@ struct pbi_team {
     pthread_t *thread;
     void (*fn)(void *arg, int32_t thread, int32_t n_threads);
     void *arg;
+    const pbi_call *call; /* of the thread that runs the team: faults of workers are its plugin's */
     _Alignas(64) atomic_uint round; /* grows with each run */
     atomic_int quit;
     _Alignas(64) atomic_uint busy; /* workers that have not finished this round */
@@ -85,7 +87,10 @@ static void *work(void *p)
         w.round++;
         if (atomic_load(&t->quit))
             return NULL;
+        pbi_fp_restore();
+        pbi_call_now = t->call;
         t->fn(t->arg, w.index, t->n);
+        pbi_call_now = NULL;
         if (atomic_fetch_sub(&t->busy, 1) == 1)
             wake(t, &t->busy);
     }
@@ -129,6 +134,7 @@ static void team_run(void *h, void (*fn)(void *arg, int32_t thread, int32_t n_th
     }
     t->fn = fn;
     t->arg = arg;
+    t->call = pbi_call_now;
     atomic_store(&t->busy, (unsigned)t->n - 1);
     atomic_fetch_add(&t->round, 1);
     wake(t, &t->round);

@@ -187,10 +187,24 @@ static void test_nocopy(void **state)
     assert_non_null(strstr(other.err.msg, "step"));
 }
 
+/* What one plugin does to the thread's floating-point mode would change the bits of others. */
+static void test_spoiled_mode(void **state)
+{
+    (void)state;
+#if defined(__x86_64__)
+    run("[constraint]\nplugin = mask\n[constraint.mask]\nspoil = yes\n", 0, &other);
+    assert_int_equal(other.rc, PB_E_PLUGIN);
+    assert_non_null(strstr(other.err.msg, "constraint-mask: mask()"));
+    must_run("", 0, &plain); /* and it is put right */
+    unsigned mode = __builtin_ia32_stmxcsr();
+    assert_int_equal(mode & 0xe040u, 0);
+#endif
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = { cmocka_unit_test(test_sampled), cmocka_unit_test(test_mask),
-                                        cmocka_unit_test(test_force),
-                                        cmocka_unit_test(test_nocopy) };
+                                        cmocka_unit_test(test_force), cmocka_unit_test(test_nocopy),
+                                        cmocka_unit_test(test_spoiled_mode) };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -12,6 +12,7 @@
 
 typedef struct config {
     int64_t first, last, modulus;
+    int32_t spoil;
 } config;
 
 typedef struct stats {
@@ -48,6 +49,10 @@ static int mask(void *self, int32_t n, const pb_pick *p, uint32_t *bits, int64_t
                 bits[i * words + w] &= w == m->cfg->first / 32 ? 1u << m->cfg->first % 32 : 0;
     }
     m->st->rows += n;
+#if defined(__x86_64__)
+    if (m->cfg->spoil) /* as a library compiled with -ffast-math does: denormals to zero */
+        __builtin_ia32_ldmxcsr(__builtin_ia32_stmxcsr() | 0x8040u);
+#endif
     return 0;
 }
 
@@ -86,7 +91,7 @@ static const pb_option options[] = {
            "highest id that is allowed"),
     PB_INT(config, modulus, "3", "0", "1000000", PB_O_OUTPUT, "ids",
            "forbids ids with (id + position) a multiple of it; 0 forbids none of the range"),
-    PB_OPTIONS_END
+    PB_BOOL(config, spoil, "no", 0, "test: leaves the floating-point mode changed"), PB_OPTIONS_END
 };
 
 static const pb_counter counters[] = { PB_COUNTER(stats, rows, PB_C_ENGAGED, "rows", "rows masked"),
