@@ -39,6 +39,16 @@ static int open_weights(pbi_model *m, const pbi_pipeline *p, const char *path, p
     return 0;
 }
 
+/* as the file names it, for messages */
+static const char *architecture_of(const pb_meta *m)
+{
+    for (int32_t i = 0; i < m->n_kv; i++)
+        if (m->kv[i].type == PB_M_STR && m->kv[i].n < 0 &&
+            (!strcmp(m->kv[i].key, "general.architecture") || !strcmp(m->kv[i].key, "model_type")))
+            return m->kv[i].s.s;
+    return "(none is named)";
+}
+
 static int open_program(pbi_model *m, const pbi_pipeline *p, pb_err *err)
 {
     const pbi_use *use = pbi_pipeline_use(p, "model", 0);
@@ -51,8 +61,8 @@ static int open_program(pbi_model *m, const pbi_pipeline *p, pb_err *err)
     int score = 0;
     PBI_CALL(pbi_call_stat_get(m->model, "match"), score = v->match(m->meta));
     if (score <= 0)
-        return pbi_err(err, PB_E_UNSUPPORTED, "%s: model %s does not know this architecture",
-                       m->meta->path, use->name);
+        return pbi_err(err, PB_E_UNSUPPORTED, "%s: model %s does not know the architecture %s",
+                       m->meta->path, use->name, architecture_of(m->meta));
     PBI_CALL(pbi_call_stat_get(m->model, "build"),
              rc = v->build(pbi_instance_self(m->model), m->meta, m->context,
                            pbi_program_builder(m->program), err));
