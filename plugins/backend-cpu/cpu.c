@@ -159,6 +159,7 @@ static int load_matrix(cpu *d, struct pb_weight *w, int32_t n, const pb_piece *p
         return cpu_fail(err, PB_E_FORMAT,
                         "backend-cpu: tensor %s: %lld columns, not in blocks of %d", p[0].t->name,
                         (long long)w->cols, CPU_BLOCK);
+    w->extra = cpu_is_extra(d, w->k);
     *bytes = w->k->packed_bytes(w->rows, w->cols);
     int rc = slab_take(d, *bytes, w);
     if (rc)
@@ -339,6 +340,7 @@ static int create(const pb_host *host, const void *cfg, void **self, pb_err *err
         host->free(host, d);
         return cpu_fail(err, PB_E_UNSUPPORTED, "backend-cpu: no KV format %s", kv_names[0]);
     }
+    d->kvfmt_extra = cpu_is_extra(d, d->kvfmt);
     *self = d;
     return 0;
 }
@@ -396,6 +398,8 @@ static const pb_counter counters[] = {
     PB_COUNTER(cpu_stats, rows, 0, "rows", "rows run"),
     PB_COUNTER(cpu_stats, tokens_copied, 0, "tokens", "KV tokens copied between pages"),
     PB_COUNTER(cpu_stats, rows_verified, 0, "kernels", "kernels compared with the plain-C ones"),
+    PB_COUNTER(cpu_stats, plugin_row_ops, 0, "operations",
+               "products and attentions that rows of kernels plugins computed"),
     PB_COUNTER(cpu_stats, device_ns, 0, "ns", "time spent in steps and draws"),
     PB_COUNTERS_END,
 };

@@ -29,7 +29,7 @@ typedef struct cpu_config {
 } cpu_config;
 
 typedef struct cpu_stats {
-    int64_t steps, rows, tokens_copied, rows_verified, device_ns;
+    int64_t steps, rows, tokens_copied, rows_verified, plugin_row_ops, device_ns;
 } cpu_stats;
 
 /* ---- elementwise operations, one table for each instruction set (elem.inc) ---- */
@@ -72,6 +72,7 @@ typedef struct cpu cpu;
 /* The fastest usable row, own or third-party; NULL: none. */
 const pb_linear_kernel *cpu_linear_choose(const cpu *d, int32_t w_type, int32_t x_format);
 const pb_kvfmt *cpu_kvfmt_choose(const cpu *d, const char *name);
+int cpu_is_extra(const cpu *d, const void *row); /* 1: of a kernels plugin */
 /* Compares a row with the plain-C one on a small random problem. 0, or PB_E_PLUGIN and err. */
 int cpu_verify_linear(const cpu *d, const pb_linear_kernel *k, pb_err *err);
 int cpu_verify_kvfmt(const cpu *d, const pb_kvfmt *f, pb_err *err);
@@ -155,6 +156,7 @@ struct cpu {
     const pb_kernel_set *extra; /* rows of kernels plugins; or NULL */
     const cpu_elem *elem;
     const pb_kvfmt *kvfmt;
+    int kvfmt_extra; /* it is a kernels plugin's */
     cpu_slab *slabs;
     /* rows that were verified, so that each is once */
     const void *verified[64];
@@ -165,6 +167,7 @@ struct pb_weight {
     int32_t role, type;
     int64_t rows, cols;
     const pb_linear_kernel *k; /* NULL: a vector */
+    int extra;                 /* k is of a kernels plugin */
     void *data;                /* packed, or float [rows * cols] */
     cpu_slab *slab;
 };

@@ -193,6 +193,8 @@ void cpu_op_linear(const cpu_run *r, int32_t op)
             plain(r, l, &in, rows);
         if (l->post_norm >= 0)
             post_norm(r, l, rows);
+        for (int32_t i = 0; i < l->n_w && r->thread == 0; i++)
+            r->x->dev->st->plugin_row_ops += weight_at(r, l->w[i])->extra;
     }
     cpu_barrier(r);
 }
@@ -282,6 +284,8 @@ void cpu_op_attend(const cpu_run *r, int32_t op)
     pb_attend_args a = attend_args(r, o);
     int64_t row0, row1;
     cpu_share(r, r->s->n_rows, CPU_ITEM_ROWS, &row0, &row1);
+    if (r->thread == 0)
+        x->dev->st->plugin_row_ops += x->dev->kvfmt_extra;
     for (int64_t i = row0; i < row1; i++) {
         turn(r, op, (int32_t)i, row_at(r, o->q, i), x->q + i * x->q_stride, o->n_heads, o->q_norm);
         turn(r, op, (int32_t)i, row_at(r, o->k, i), x->k + i * x->k_stride, o->n_kv_heads,

@@ -131,3 +131,14 @@ const pb_kvfmt *cpu_kvfmt_choose(const cpu *d, const char *name)
             best = d->extra->kvfmt[i];
     return best;
 }
+
+int cpu_is_extra(const cpu *d, const void *row)
+{
+    for (int32_t i = 0; d->extra && i < d->extra->n_linear; i++)
+        if (d->extra->linear[i] == row)
+            return 1;
+    for (int32_t i = 0; d->extra && i < d->extra->n_kvfmt; i++)
+        if (d->extra->kvfmt[i] == row)
+            return 1;
+    return 0;
+}

@@ -25,6 +25,8 @@ extern const pb_plugin pb_plugin_v0;
 
 enum { MAX_T = 4 };
 
+static const pb_kernel_set *extra_rows; /* of a kernels plugin; or NULL */
+
 typedef struct rig {
     pb_host host;
     pb_team team;
@@ -97,7 +99,9 @@ static void rig_barrier(void *h)
 static const void *rig_get(const pb_host *h, const char *id)
 {
     rig *g = h->h;
-    return !strcmp(id, "team/1") ? &g->team : NULL;
+    return !strcmp(id, "team/1")      ? (const void *)&g->team
+           : !strcmp(id, "kernels/1") ? extra_rows
+                                      : NULL;
 }
 
 static void rig_open(rig *g, int threads)
@@ -596,6 +600,7 @@ static void make_ids(int32_t *ids, int n, uint32_t s)
 /* ---- tests ----------------------------------------------------------------------------- */
 
 static const cpu_config exact = { CPU_ACT_F32, CPU_KV_F32, CPU_ISA_AUTO, 1 };
+static const cpu_config q8 = { CPU_ACT_Q8, CPU_KV_F16, CPU_ISA_AUTO, 1 };
 
 static void check_against_double(int32_t type, int32_t rope, float softcap, int32_t window, int n,
                                  cpu_config cfg, double tol)
@@ -622,7 +627,6 @@ static void check_against_double(int32_t type, int32_t rope, float softcap, int3
 
 static void test_double(void **state)
 {
-    cpu_config q8 = { CPU_ACT_Q8, CPU_KV_F16, CPU_ISA_AUTO, 1 };
     check_against_double(PB_F32, PB_ROPE_HALVES, 0, 0, 40, exact, 1e-5);
     check_against_double(PB_F32, PB_ROPE_PAIRS, 0, 0, 650, exact, 1e-5);
     check_against_double(PB_F32, PB_ROPE_PAIRS, 5.0f, 100, 300, exact, 1e-5);
@@ -726,6 +730,33 @@ static void test_step_features(void **state)
     free_model(&m);
 }
 
+/* Rows of a kernels plugin run when they are faster, give the same bits, and are counted. */
+static void test_plugin_rows(void **state)
+{
+    static model m;
+    static bench b;
+    pb_linear_kernel mine = *cpu_linear_any[5];
+    const pb_linear_kernel *linear[] = { &mine };
+    const pb_kernel_set set = { .size = sizeof set, .n_linear = 1, .linear = linear };
+    float want[VOCAB], got[VOCAB];
+    int32_t ids[9];
+    assert_int_equal(mine.w_type, PB_Q8_0);
+    assert_int_equal(mine.x_format, PB_X_Q8);
+    make_ids(ids, 9, 3);
+    make_model(&m, PB_Q8_0, PB_ROPE_PAIRS, 0, 0);
+    for (int v = 0; v < 3; v++) { /* without; too slow to be chosen; the fastest */
+        mine.speed = v == 2 ? 1000 : -1;
+        extra_rows = v ? &set : NULL;
+        open_bench(&b, &m, 2, 16, q8);
+        feed(&b, ids, 9, 9, 1, 2, v ? got : want);
+        assert_int_equal(b.g.stats.plugin_row_ops, v == 2 ? LAYERS * 7 + 1 : 0);
+        assert_true(!v || !memcmp(want, got, sizeof got));
+        close_bench(&b, &m);
+    }
+    extra_rows = NULL;
+    free_model(&m);
+}
+
 static void test_refusals(void **state)
 {
     static model m;
@@ -760,9 +791,8 @@ static void test_refusals(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_double),
-        cmocka_unit_test(test_same_bits),
-        cmocka_unit_test(test_step_features),
+        cmocka_unit_test(test_double),        cmocka_unit_test(test_same_bits),
+        cmocka_unit_test(test_step_features), cmocka_unit_test(test_plugin_rows),
         cmocka_unit_test(test_refusals),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
