@@ -91,6 +91,19 @@ static int open_holders(pbc_live *l, pb_err *err)
 
 /* ---- blocks ------------------------------------------------------------------ */
 
+/* Rows of a kernels plugin have no counters: what the backend says that such rows computed, or -1
+ * when it does not say. Several kernels plugins cannot be told apart. */
+static int kernels_worked(pbi_instance *const *in, int n)
+{
+    for (int i = 0; i < n; i++) {
+        const pb_plugin *d = pbi_instance_use(in[i])->lib->desc;
+        for (int k = 0; !strcmp(d->slot, "backend") && d->counters && d->counters[k].name; k++)
+            if (!strcmp(d->counters[k].name, "plugin_row_ops"))
+                return pbi_instance_counter(in[i], k) != 0;
+    }
+    return -1;
+}
+
 /* A plugin has counters that prove its work: has one of them moved? */
 static void note_engagement(pbc_live *l, int a)
 {
@@ -99,6 +112,8 @@ static void note_engagement(pbc_live *l, int a)
     int n = pbi_arm_instances(l->arm[a], &in);
     for (int u = 0; u < p->n_uses && u < PBC_MAX_USES; u++) {
         const pb_counter *c = p->uses[u]->lib->desc->counters;
+        if (!strcmp(p->uses[u]->lib->desc->slot, "kernels") && l->t->engaged[a][u] < 1)
+            l->t->engaged[a][u] = kernels_worked(in, n);
         for (int i = 0; i < n; i++)
             for (int k = 0; c && c[k].name && pbi_instance_use(in[i]) == p->uses[u]; k++)
                 if (c[k].flags & PB_C_ENGAGED) {
