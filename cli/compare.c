@@ -90,7 +90,8 @@ static int add_arm(comparison *c, const char *path, const char *with, pb_err *er
     one.set.s = malloc(((size_t)c->common.set.n + 1) * sizeof *one.set.s);
     if (!one.set.s)
         return pbi_err(err, PB_E_NOMEM, "out of memory");
-    memcpy(one.set.s, c->common.set.s, (size_t)c->common.set.n * sizeof *one.set.s);
+    if (c->common.set.n)
+        memcpy(one.set.s, c->common.set.s, (size_t)c->common.set.n * sizeof *one.set.s);
     int rc = with && with_settings(with, &one.set, &copy) ? PB_E_NOMEM : 0;
     if (!rc)
         rc = pbi_common_load(&one, &c->pipelines[c->n_arms], err);
