@@ -96,4 +96,13 @@ rc=0
 patchbay compare "$hello/batched.ini" "$hello/hello.ini" -f one.jsonl --epochs 1 >one 2>&1 || rc=$?
 test $rc -ne 0 || fail "a difference that never engaged ends with exit 0"
 grep -q 'hello' one || fail "a difference that never engaged is not named"
+# a kernel: its products are counted; with weights of another type it has nothing to do
+patchbay compare "$kernel/plain.ini" "$kernel/hello.ini" -f one.jsonl --rounds 2 --json >rows.json ||
+    fail "patchbay compare with hello-kernel"
+tr -d ' \n' <rows.json | grep -q '"never_engaged":\[\]' || fail "hello-kernel's products are not seen"
+rc=0
+patchbay compare "$kernel/plain.ini" "$kernel/hello.ini" --set weights.type=q8_0 -f one.jsonl \
+    --rounds 2 >idle 2>&1 || rc=$?
+test $rc -ne 0 || fail "a kernel that never ran ends with exit 0"
+grep -q 'NEVER ENGAGED.*hello.*plugin_row_ops' idle || fail "a kernel that never ran is not named: $(cat idle)"
 echo "installcheck: all good"
