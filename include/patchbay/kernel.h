@@ -43,7 +43,7 @@ static inline size_t pb_x_q8_s(int64_t cols)
  * rows beyond `rows` in the last panel are not written. */
 typedef struct pb_linear_args {
     size_t size;
-    const void *w; /* packed by the same row's pack() */
+    const void *w; /* packed by the same row's pack(), 64-byte aligned */
     int64_t rows, cols;
     const void *x; /* [n_x] activation rows, x_stride bytes apart, 64-byte aligned */
     size_t x_stride;
@@ -68,7 +68,7 @@ typedef struct pb_linear_kernel {
     void (*row)(const void *packed, int64_t rows, int64_t cols, int64_t r, float *out);
 } pb_linear_kernel;
 
-/* One unit of attention work: rows [row0, row0+n_rows) of one sequence, one KV head
+/* One unit of attention work: rows [row0, row0+n_rows), at most 16, of one sequence, one KV head
  * (all its query heads), spans [span0, span0+n_spans) of PB_SPAN keys. */
 enum { PB_TILE = 64, PB_SPAN = 512 };
 typedef struct pb_attend_item {
