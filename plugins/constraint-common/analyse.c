@@ -133,7 +133,7 @@ static int check_left(const pbc_grammar *g, const uint8_t *is, pb_err *err)
 
 static int check_rules(const pbc_grammar *g, const uint8_t *is, int32_t root, pb_err *err)
 {
-    for (int32_t i = 0; i < g->n_rules; i++)
+    for (int32_t i = g->n_rules - 1; i >= 0; i--) /* the last is nearer to the cause */
         if (g->rule[i].name[0] && !(is[g->rule[i].body] & CAN_END))
             return pbc_fail(err, PB_E_INVAL,
                             "%s: rule %s (line %d) matches nothing: it never ends, or an empty "

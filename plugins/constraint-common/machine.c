@@ -35,11 +35,15 @@ static void find_classes(pbc_machine *m)
 
 /* ---- cells ------------------------------------------------------------- */
 
+static uint64_t cell_hash(int32_t node, int32_t parent)
+{
+    return mix(mix(1, (uint64_t)node), (uint64_t)parent + 1);
+}
+
 /* The cell's number, -1 dropped for its depth, or PBC_OVERFLOW. */
 static int32_t cell_of(pbc_machine *m, int32_t node, int32_t parent)
 {
-    uint64_t h = mix(mix(1, (uint64_t)node), (uint64_t)parent + 1);
-    uint32_t mask = (uint32_t)m->n_cell_hash - 1, at = (uint32_t)h & mask;
+    uint32_t mask = (uint32_t)m->n_cell_hash - 1, at = (uint32_t)cell_hash(node, parent) & mask;
     for (; m->cell_hash[at]; at = (at + 1) & mask) {
         const pbc_cell *c = &m->cell[m->cell_hash[at] - 1];
         if (c->node == node && c->parent == parent)
@@ -163,17 +167,57 @@ int32_t pbc_machine_slow_step(pbc_machine *m, int32_t state, int32_t class_of_by
     return to;
 }
 
-int pbc_machine_forget(pbc_machine *m)
+/* Moves the cells of a state and all below them to the front, and its set to m->set's start.
+ * Parents have lower numbers than what stands on them, before and after. */
+static void compact(pbc_machine *m, const pbc_state *s)
+{
+    int32_t *map = m->work, n = 0;
+    for (int32_t i = 0; i < m->n_cells; i++)
+        map[i] = -1;
+    for (int32_t i = 0; i < s->n; i++)
+        for (int32_t c = m->set[s->first + i]; c >= 0 && map[c] < 0; c = m->cell[c].parent)
+            map[c] = 0;
+    for (int32_t i = 0; i < m->n_cells; i++) {
+        if (map[i] < 0)
+            continue;
+        pbc_cell c = m->cell[i];
+        c.parent = c.parent < 0 ? -1 : map[c.parent];
+        c.seen = 0;
+        m->cell[n] = c;
+        map[i] = n++;
+    }
+    for (int32_t i = 0; i < s->n; i++)
+        m->set[i] = map[m->set[s->first + i]];
+    m->n_cells = n;
+}
+
+int32_t pbc_machine_forget(pbc_machine *m, int32_t keep)
 {
     closure c = { 0 };
-    m->n_states = m->n_cells = m->n_set = 0;
+    uint32_t mask = (uint32_t)m->n_cell_hash - 1;
+    if (keep >= 0) {
+        c = (closure){ .n_out = m->state[keep].n, .accepts = m->state[keep].accepts };
+        compact(m, &m->state[keep]);
+    } else {
+        m->n_cells = 0;
+    }
+    m->n_states = m->n_set = 0;
     memset(m->cell_hash, 0, (size_t)m->n_cell_hash * sizeof *m->cell_hash);
     memset(m->state_hash, 0, (size_t)m->n_state_hash * sizeof *m->state_hash);
+    for (int32_t i = 0; i < m->n_cells; i++) {
+        uint32_t at = (uint32_t)cell_hash(m->cell[i].node, m->cell[i].parent) & mask;
+        while (m->cell_hash[at])
+            at = (at + 1) & mask;
+        m->cell_hash[at] = i + 1;
+    }
+    if (keep >= 0)
+        keep = state_of(m, &c);
+    c = (closure){ 0 };
     m->generation = 1;
     want(m, &c, m->g->root, -1);
     expand(m, &c);
     m->start = state_of(m, &c);
-    return m->start < 0 ? PBC_OVERFLOW : 0;
+    return m->start < 0 ? PBC_OVERFLOW : keep;
 }
 
 int pbc_machine_complete(pbc_machine *m, pb_err *err)
@@ -247,7 +291,7 @@ int pbc_machine_init(pbc_machine *m, const pbc_grammar *g, int64_t max_states, i
         return pbc_fail(err, PB_E_NOMEM, "%s: no memory for max_states = %lld", g->who,
                         (long long)max_states);
     }
-    if (!pbc_machine_forget(m))
+    if (pbc_machine_forget(m, -1) != PBC_OVERFLOW)
         return 0;
     pbc_machine_free(m);
     return pbc_fail(err, PB_E_INVAL, "%s: the start alone passes the limits of max_states = %lld",

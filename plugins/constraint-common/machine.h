@@ -47,8 +47,9 @@ int pbc_machine_init(pbc_machine *m, const pbc_grammar *g, int64_t max_states, i
 void pbc_machine_free(pbc_machine *m);
 /* [main] All transitions of all states, for machines without recursion: 0, or PB_E_INVAL. */
 int pbc_machine_complete(pbc_machine *m, pb_err *err);
-/* Back to the start state alone. 0 or PBC_OVERFLOW. */
-int pbc_machine_forget(pbc_machine *m);
+/* Forgets all states but this one (-1: none) and the start; returns its new number (-1: the start
+ * is there), or PBC_OVERFLOW. */
+int32_t pbc_machine_forget(pbc_machine *m, int32_t keep);
 int32_t pbc_machine_slow_step(pbc_machine *m, int32_t state, int32_t class_of_byte);
 
 /* The state after a byte, PBC_DEAD or PBC_OVERFLOW. state >= 0 */

@@ -3,8 +3,8 @@
  * plugins/constraint-common/masks.c - rows to masks: find the state of a row's text, then its
  * mask, which is computed once by a walk over the vocabulary and kept as long as there is room.
  *
- * A walk may find the machine full. Then everything that was learned is forgotten and the row is
- * done again; if even one row does not fit, the call fails and the log names the limit.
+ * A walk may find the machine full. Then everything but the row's own state is forgotten and the
+ * step is done again; if even one walk does not fit, the call fails and the log names the limit.
  */
 #include "masks.h"
 
@@ -114,11 +114,25 @@ void pbc_masks_destroy(void *self)
 
 /* ---- rows -------------------------------------------------------------- */
 
+/* The machine is full: all is forgotten but *state, which gets another number. 0: try again. */
+static int make_room(pbc_masks *k, int32_t *state)
+{
+    k->st->forgotten++;
+    clear_caches(k);
+    *state = pbc_machine_forget(&k->m, *state);
+    return *state < 0 ? PBC_OVERFLOW : 0;
+}
+
 static int32_t after_token(pbc_masks *k, int32_t state, int32_t id)
 {
     if (id == k->text->eos)
         return state == ENDED || (state >= 0 && k->m.state[state].accepts) ? ENDED : PBC_DEAD;
-    return state >= 0 ? pbc_vocab_token(&k->v, &k->m, state, id) : PBC_DEAD;
+    if (state < 0)
+        return PBC_DEAD;
+    int32_t to = pbc_vocab_token(&k->v, &k->m, state, id);
+    if (to == PBC_OVERFLOW && !make_room(k, &state))
+        to = pbc_vocab_token(&k->v, &k->m, state, id);
+    return to;
 }
 
 /* The state after the answer in p's sequence, from the slot's memory as far as it reaches. */
@@ -183,6 +197,8 @@ static int mask_row(pbc_masks *k, const pb_pick *p, uint32_t *bits, int64_t word
         return 0;
     }
     const uint32_t *m = mask_of(k, state);
+    if (!m && !make_room(k, &state))
+        m = mask_of(k, state);
     if (!m)
         return PBC_OVERFLOW;
     for (int64_t w = 0; w < words && w < k->words; w++)
@@ -209,12 +225,8 @@ int pbc_masks_mask(void *self, int32_t n, const pb_pick *p, uint32_t *bits, int6
     pbc_masks *k = self;
     for (int32_t i = 0; i < n; i++) {
         uint32_t *row = bits + i * words;
-        if (mask_row(k, &p[i], row, words)) {
-            k->st->forgotten++;
-            clear_caches(k);
-            if (pbc_machine_forget(&k->m) || mask_row(k, &p[i], row, words))
-                return too_small(k);
-        }
+        if (mask_row(k, &p[i], row, words))
+            return too_small(k);
     }
     k->st->rows += n;
     k->st->states = k->m.n_states;
