@@ -23,6 +23,7 @@
 #include <unistd.h>
 
 enum { MAX_THREADS = 1024, SPINS = 2000 /* about 50 to 100 microseconds */ };
+enum { SPINS_TO_YIELD = 100 };
 
 struct pbi_team {
     pb_team service;
@@ -56,6 +57,9 @@ static void wait_change(pbi_team *t, atomic_uint *word, unsigned old)
         if (atomic_load_explicit(word, memory_order_acquire) != old)
             return;
         pause_once();
+        /* The one waited for may have been put on this very processor: let it run. */
+        if (i % SPINS_TO_YIELD == SPINS_TO_YIELD - 1)
+            sched_yield();
     }
     atomic_fetch_add(&t->sleepers, 1);
     while (atomic_load(word) == old)
