@@ -11,6 +11,7 @@
 #include "error.h"
 #include "pipeline.h"
 #include <jansson.h>
+#include <stdio.h>
 
 /* argv[0] is the command's name. Returns the exit status: 0, or as patchbay(1) lists. */
 typedef int pbi_command_fn(int argc, char **argv);
@@ -88,6 +89,8 @@ int pbi_common_load(const pbi_common *c, pbi_pipeline **out, pb_err *err);
 int pbi_print_json(json_t *value);
 /* The pipeline as JSON: path, numeric_key, slots with plugins, hashes, options and origins. */
 json_t *pbi_pipeline_json(const pbi_pipeline *p);
+/* The effective pipeline as an INI that says the same. */
+void pbi_print_pipeline(FILE *f, const pbi_pipeline *p);
 /* What differs: {differences: [{name, a, b, a_origin, b_origin, may_change_output}],
  * same_numeric_key, a_numeric_key, b_numeric_key}; NULL without memory. */
 json_t *pbi_pipeline_diff(const pbi_pipeline *a, const pbi_pipeline *b);

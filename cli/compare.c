@@ -5,6 +5,7 @@
  */
 #define _GNU_SOURCE
 #include "cli.h"
+#include "compare/bundle.h"
 #include "compare/html.h"
 #include "compare/result.h"
 #include "report.h"
@@ -21,13 +22,14 @@
 typedef struct comparison {
     pbi_common common;
     pbi_texts with;
-    const char *file, *prompt, *cache, *report;
+    const char *file, *prompt, *cache, *report, *bundle, *replay;
     int64_t epochs, rounds, max_new, seed;
     double delta, until, max_time; /* percent, percent, seconds */
     pbi_requests requests;
     pbi_pipeline *pipelines[PBC_MAX_ARMS];
     char *names[PBC_MAX_ARMS];
     int n_arms;
+    pbc_bundle past; /* of --replay */
 } comparison;
 
 /* ---- requests ------------------------------------------------------------ */
@@ -138,50 +140,83 @@ static int write_report(const char *path, const json_t *j, pb_err *err)
     return rc ? pbi_err(err, PB_E_IO, "--report %s: %s", path, strerror(errno)) : 0;
 }
 
+/* what the command line asks for, or what the bundle did */
+static pbc_options options_of(comparison *c, pbc_gather *g)
+{
+    pbc_options o = c->past.o;
+    if (!c->replay) {
+        o = (pbc_options){ .n_arms = c->n_arms,
+                           .names = (const char *const *)c->names,
+                           .max_epochs = (int)c->epochs,
+                           .blocks = (int)c->rounds,
+                           .cache = !strcmp(c->cache, "warm")      ? PBC_WARM
+                                    : !strcmp(c->cache, "natural") ? PBC_NATURAL
+                                                                   : PBC_COLD,
+                           .level = 0.035,
+                           .delta = c->delta / 100,
+                           .until = c->until / 100,
+                           .max_time_s = c->max_time,
+                           .seed = (uint64_t)c->seed };
+        o.min_epochs = pbc_least_epochs(&o);
+        if (!o.max_epochs)
+            o.max_epochs = c->until > 0 ? 200 : o.min_epochs;
+    }
+    if (c->common.model || !o.model)
+        o.model = c->common.model ? c->common.model : "";
+    o.pipelines = c->replay ? c->past.pipelines : c->pipelines;
+    pbi_requests *r = c->replay ? &c->past.requests : &c->requests;
+    o.source = (pbc_source){ r, draw_list, 0 };
+    for (int64_t i = 0; i < r->n; i++)
+        o.source.open_loop |= r->v[i].arrival_ns > 0;
+    o.progress = isatty(2) ? show_progress : NULL;
+    o.stop = pbi_interrupted;
+    o.on_block = pbc_gather_block;
+    o.on_block_arg = g;
+    return o;
+}
+
+/* Files and stdout; the exit status, or PB_E_*. */
+static int tell(comparison *c, const pbc_options *o, json_t *j, pb_err *err)
+{
+    int rc = c->report ? write_report(c->report, j, err) : 0;
+    if (!rc && c->bundle)
+        rc = pbc_bundle_write(c->bundle, o, o->source.arg, j, err);
+    json_t *replay = c->replay ? pbc_replay(&c->past, j, o->model) : NULL, *note;
+    size_t i;
+    if (replay)
+        json_object_set(j, "replay", replay);
+    if (!rc && c->common.json)
+        rc = pbi_print_json(json_incref(j));
+    else if (!rc)
+        pbc_print(stdout, j, isatty(1));
+    if (!rc && replay && !c->common.json) {
+        printf("replay of %s: the verdict %s\n", c->replay,
+               json_is_true(json_object_get(replay, "holds")) ? "holds" : "DOES NOT HOLD");
+        json_array_foreach(json_object_get(replay, "notes"), i, note)
+            printf("  %s\n", json_string_value(note));
+    }
+    int holds = !replay || json_is_true(json_object_get(replay, "holds"));
+    json_decref(replay);
+    return rc ? rc : holds ? pbc_exit_status(j) : PBC_EXIT_NOT_HELD;
+}
+
 static int run(comparison *c, pb_err *err)
 {
     pbc_gather g = { 0 };
     pbc_trial *t = NULL;
-    pbc_options o = { .model = c->common.model ? c->common.model : "",
-                      .n_arms = c->n_arms,
-                      .pipelines = c->pipelines,
-                      .names = (const char *const *)c->names,
-                      .source = { &c->requests, draw_list, 0 },
-                      .max_epochs = (int)c->epochs,
-                      .blocks = (int)c->rounds,
-                      .cache = !strcmp(c->cache, "warm")      ? PBC_WARM
-                               : !strcmp(c->cache, "natural") ? PBC_NATURAL
-                                                              : PBC_COLD,
-                      .level = 0.035,
-                      .delta = c->delta / 100,
-                      .until = c->until / 100,
-                      .max_time_s = c->max_time,
-                      .seed = (uint64_t)c->seed,
-                      .progress = isatty(2) ? show_progress : NULL,
-                      .stop = pbi_interrupted,
-                      .on_block = pbc_gather_block,
-                      .on_block_arg = &g };
-    o.min_epochs = pbc_least_epochs(&o);
-    if (!o.max_epochs)
-        o.max_epochs = c->until > 0 ? 200 : o.min_epochs;
-    for (int64_t i = 0; i < c->requests.n; i++)
-        o.source.open_loop |= c->requests.v[i].arrival_ns > 0;
+    const pbc_options o = options_of(c, &g);
     int rc = pbc_run(&o, &t, err);
     if (isatty(2))
         pbi_show_progress(NULL, NULL, 1);
-    json_t *j = rc ? NULL : pbc_result(t, &g, c->file ? c->file : "one prompt");
+    json_t *j = rc ? NULL
+                   : pbc_result(t, &g,
+                                c->replay ? c->replay
+                                : c->file ? c->file
+                                          : "one prompt");
     if (!rc && !j)
         rc = pbi_err(err, PB_E_NOMEM, "no memory for the result");
-    if (!rc && c->report)
-        rc = write_report(c->report, j, err);
-    if (!rc) {
-        int status = pbc_exit_status(j);
-        if (c->common.json)
-            rc = pbi_print_json(json_incref(j));
-        else
-            pbc_print(stdout, j, isatty(1));
-        rc = rc ? rc : status;
-    }
+    if (!rc)
+        rc = tell(c, &o, j, err);
     json_decref(j);
     pbc_free(t);
     pbc_gather_clear(&g);
@@ -190,6 +225,10 @@ static int run(comparison *c, pb_err *err)
 
 static int usage_errors(const comparison *c, int n_words)
 {
+    if (c->replay)
+        return !n_words && !c->with.n && !c->file && !c->prompt
+                   ? PBI_GO
+                   : pbi_usage("compare", "--replay has its own pipelines and requests");
     if (n_words < 1 || n_words + c->with.n < 2)
         return pbi_usage("compare", "two arms, please: patchbay compare A.ini B.ini, or A.ini "
                                     "--with attention=radix");
@@ -216,6 +255,7 @@ static void comparison_clear(comparison *c)
         free(c->names[i]);
     }
     pbi_requests_clear(&c->requests);
+    pbc_bundle_clear(&c->past);
 }
 
 int pbi_cmd_compare(int argc, char **argv)
@@ -291,6 +331,16 @@ int pbi_cmd_compare(int argc, char **argv)
           .out = &c.report,
           .value = "OUT.html",
           .help = "write a page with figures" },
+        { .name = "--bundle",
+          .kind = PBI_ARG_TEXT,
+          .out = &c.bundle,
+          .value = "OUT.pbz",
+          .help = "write all that another machine needs to run it again" },
+        { .name = "--replay",
+          .kind = PBI_ARG_TEXT,
+          .out = &c.replay,
+          .value = "IN.pbz",
+          .help = "run a bundle again, and say whether its verdict holds here" },
         PBI_ARG_JSON(&c.common),
         PBI_ARGS_END,
     };
@@ -300,9 +350,13 @@ int pbi_cmd_compare(int argc, char **argv)
     if (rc != PBI_GO)
         return rc;
     pbi_catch_interrupts();
-    rc = read_requests(&c, &err);
-    if (!rc)
-        rc = read_arms(&c, argv + 1, n_words, &err);
+    if (c.replay) {
+        rc = pbc_bundle_read(c.replay, &c.past, &err);
+    } else {
+        rc = read_requests(&c, &err);
+        if (!rc)
+            rc = read_arms(&c, argv + 1, n_words, &err);
+    }
     if (!rc)
         rc = run(&c, &err);
     comparison_clear(&c);

@@ -321,27 +321,90 @@ static int one_line(pbi_requests *r, const char *s, size_t n, const pbi_request 
     return rc ? rc : pbi_requests_add(r, &q, err);
 }
 
-int pbi_requests_load(pbi_requests *r, const char *path, const pbi_request *like, pb_err *err)
+int pbi_requests_lines(pbi_requests *r, const char *name, const char *text, size_t n,
+                       const pbi_request *like, pb_err *err)
 {
-    char *text;
-    size_t n;
-    int line = 1, rc = pbi_read_file(path, &text, &n, err);
-    if (rc)
-        return rc;
-    for (char *p = text, *e = text + n; p < e && !rc; line++) {
-        char *nl = memchr(p, '\n', (size_t)(e - p)), *end = nl ? nl : e;
+    int line = 1, rc = 0;
+    for (const char *p = text, *e = text + n; p < e && !rc; line++) {
+        const char *nl = memchr(p, '\n', (size_t)(e - p)), *end = nl ? nl : e;
         size_t lead = 0;
         while (p + lead < end && strchr(" \t\r", p[lead]))
             lead++;
         if (p + lead < end) {
             rc = one_line(r, p, (size_t)(end - p), like, err);
             if (rc)
-                pbi_err_prefix(err, "%s:%d", path, line);
+                pbi_err_prefix(err, "%s:%d", name, line);
         }
         p = end + 1;
     }
-    free(text);
     if (!rc && !r->n)
-        rc = pbi_err(err, PB_E_INVAL, "%s has no request", path);
+        rc = pbi_err(err, PB_E_INVAL, "%s has no request", name);
     return rc;
+}
+
+int pbi_requests_load(pbi_requests *r, const char *path, const pbi_request *like, pb_err *err)
+{
+    char *text;
+    size_t n;
+    int rc = pbi_read_file(path, &text, &n, err);
+    if (rc)
+        return rc;
+    rc = pbi_requests_lines(r, path, text, n, like, err);
+    free(text);
+    return rc;
+}
+
+static int add_field(json_t *j, size_t f, const pbi_request *q)
+{
+    const char *at = (const char *)q + fields[f].offset;
+    int64_t i = 0;
+    float x;
+    json_t *v;
+    switch (fields[f].kind) {
+    case TRUTH: v = json_boolean(*(const int *)(const void *)at); break;
+    case FLOAT32:
+        memcpy(&x, at, sizeof x);
+        if (x != x) /* unset */
+            return 0;
+        v = json_real((double)x);
+        break;
+    case INT32:
+        i = *(const int32_t *)(const void *)at;
+        if (i == INT32_MIN || (!strcmp(fields[f].key, "logprobs") && i < 0))
+            return 0;
+        v = json_integer(i);
+        break;
+    default:
+        memcpy(&i, at, sizeof i);
+        if (!strcmp(fields[f].key, "seed") && !q->params.has_seed)
+            return 0;
+        v = fields[f].kind == MILLIS ? json_real((double)i / 1e6) : json_integer(i);
+    }
+    return json_object_set_new(j, fields[f].key, v);
+}
+
+json_t *pbi_request_json(const pbi_request *q)
+{
+    json_t *j = json_object(), *a = json_array();
+    int bad = 0;
+    for (int64_t i = 0; i < q->n_ids && !q->prompt; i++)
+        bad |= json_array_append_new(a, json_integer(q->ids[i]));
+    if (q->prompt) {
+        bad |= json_object_set_new(j, "prompt", json_stringn(q->prompt, q->n_prompt));
+        json_decref(a);
+    } else {
+        bad |= json_object_set_new(j, "ids", a);
+    }
+    for (size_t f = 0; f < sizeof fields / sizeof *fields; f++)
+        bad |= add_field(j, f, q);
+    if (q->n_stop > 0) {
+        json_t *stops = json_array();
+        for (int i = 0; i < q->n_stop; i++)
+            bad |= json_array_append_new(stops, json_string(q->stop[i]));
+        bad |= json_object_set_new(j, "stop", stops);
+    }
+    if (!bad)
+        return j;
+    json_decref(j);
+    return NULL;
 }

@@ -11,6 +11,7 @@
 #ifndef PBI_REQUESTS_H
 #define PBI_REQUESTS_H
 #include "arm.h"
+#include <jansson.h>
 
 typedef struct pbi_requests {
     int64_t n, cap;
@@ -21,6 +22,11 @@ typedef struct pbi_requests {
 
 /* Appends the requests of a file ("-": stdin); like gives what a line leaves out. */
 int pbi_requests_load(pbi_requests *r, const char *path, const pbi_request *like, pb_err *err);
+/* The same from n bytes of text; name is used in messages. */
+int pbi_requests_lines(pbi_requests *r, const char *name, const char *text, size_t n,
+                       const pbi_request *like, pb_err *err);
+/* What such a line says; NULL for a prompt that is not UTF-8, or without memory. */
+json_t *pbi_request_json(const pbi_request *q);
 /* Appends one with ids "1,2,3" or "[1, 2, 3]". */
 int pbi_requests_ids(pbi_requests *r, const char *text, const pbi_request *like, pb_err *err);
 int pbi_requests_add(pbi_requests *r, const pbi_request *q, pb_err *err);

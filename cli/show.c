@@ -13,19 +13,19 @@
 
 /* ---- values ------------------------------------------------------------ */
 
-static void print_settings(const pbi_setting *s, int n)
+static void print_settings(FILE *f, const pbi_setting *s, int n)
 {
     for (int i = 0; i < n; i++) {
         char left[600];
         const char *text = s[i].text ? s[i].text : "";
         snprintf(left, sizeof left, "%s%s = %s", *text ? "" : "; ", s[i].opt->name, text);
-        printf("%-32s ; %s%s%s\n", left, s[i].origin ? s[i].origin : "default",
-               s[i].opt->flags & PB_O_OUTPUT ? ", may change the output" : "",
-               s[i].opt->flags & PB_O_DEPRECATED ? ", deprecated" : "");
+        fprintf(f, "%-32s ; %s%s%s\n", left, s[i].origin ? s[i].origin : "default",
+                s[i].opt->flags & PB_O_OUTPUT ? ", may change the output" : "",
+                s[i].opt->flags & PB_O_DEPRECATED ? ", deprecated" : "");
     }
 }
 
-static void print_plugins(const pbi_pipeline *p, const char *slot)
+static void print_plugins(FILE *f, const pbi_pipeline *p, const char *slot)
 {
     char left[1024], origin[1024] = "";
     size_t used = 0;
@@ -35,28 +35,28 @@ static void print_plugins(const pbi_pipeline *p, const char *slot)
         used = strlen(left);
         snprintf(origin, sizeof origin, "%s", u->origin);
     }
-    printf("\n[%s]\n%-32s ; %s\n", slot, left, origin);
+    fprintf(f, "\n[%s]\n%-32s ; %s\n", slot, left, origin);
     for (int i = 0; (u = pbi_pipeline_use(p, slot, i)); i++) {
         int settable = 0; /* a section of nothing but comments would be refused as empty */
         for (int k = 0; k < u->n_settings; k++)
             settable |= u->settings[k].text && *u->settings[k].text;
         if (pbi_slot_is_list(slot) && u->n_settings)
-            printf("\n%s[%s.%s]\n", settable ? "" : "; ", slot, u->name);
-        print_settings(u->settings, u->n_settings);
+            fprintf(f, "\n%s[%s.%s]\n", settable ? "" : "; ", slot, u->name);
+        print_settings(f, u->settings, u->n_settings);
     }
 }
 
-static void print_pipeline(const pbi_pipeline *p)
+void pbi_print_pipeline(FILE *f, const pbi_pipeline *p)
 {
     char key[2048];
     uint64_t hash;
     pbi_pipeline_numeric_key(p, key, sizeof key, &hash);
-    printf("; %s, resolved\n; numeric key: %s (%016" PRIx64 ")\n\n[pipeline]\n", p->path, key,
-           hash);
-    print_settings(p->core_settings, p->n_core_settings);
+    fprintf(f, "; %s, resolved\n; numeric key: %s (%016" PRIx64 ")\n\n[pipeline]\n", p->path, key,
+            hash);
+    print_settings(f, p->core_settings, p->n_core_settings);
     for (int i = 0; i < pbi_n_slots; i++)
         if (pbi_pipeline_use(p, pbi_slots[i], 0))
-            print_plugins(p, pbi_slots[i]);
+            print_plugins(f, p, pbi_slots[i]);
 }
 
 static int print_program(const pbi_pipeline *p, const char *path, pb_err *err)
@@ -99,7 +99,7 @@ int pbi_cmd_show(int argc, char **argv)
     else if (c.json && !program)
         rc = pbi_print_json(pbi_pipeline_json(p));
     else if (!program)
-        print_pipeline(p);
+        pbi_print_pipeline(stdout, p);
     pbi_pipeline_free(p);
     return rc;
 }

@@ -26,6 +26,6 @@ json_t *pbc_result(const pbc_trial *t, const pbc_gather *g, const char *workload
 /* The summary for a terminal, at most 25 lines for two arms; color: escape sequences. */
 void pbc_print(FILE *f, const json_t *result, int color);
 /* Exit status that a result calls for: 0, or PBC_EXIT_*. */
-enum { PBC_EXIT_DIFFERENT = 10, PBC_EXIT_IDLE = 11 };
+enum { PBC_EXIT_DIFFERENT = 10, PBC_EXIT_IDLE = 11, PBC_EXIT_NOT_HELD = 12 };
 int pbc_exit_status(const json_t *result);
 #endif

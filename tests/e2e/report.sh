@@ -32,6 +32,32 @@ grep -qE '[^a-z](nan|inf)[^a-z]' out.html && fail "a number is none: $(grep -oE 
     fail "a report that cannot be written is no error"
 grep -q 'none/out.html' out || fail "the file that cannot be written is not named: $(cat out)"
 
+# ---- a bundle goes to another machine, the verdict holds there or does not
+"$pb" compare base.ini 'a<i>&.ini' --with backend.step_us=1500 -f requests.jsonl \
+    --bundle b.pbz >out 2>&1 || fail "compare ended with $?: $(cat out)"
+mkdir elsewhere
+(cd elsewhere && "$pb" compare --replay ../b.pbz >out 2>&1) || fail "replay ended with $?: $(cat elsewhere/out)"
+grep -q 'the verdict holds' elsewhere/out || fail "the replay does not say that it holds"
+grep -q ' was ' elsewhere/out && fail "on the virtual clock a replay differs: $(cat elsewhere/out)"
+sed 's/"verdict":"slower"/"verdict":"faster"/g' b.pbz >lie.pbz
+cmp -s b.pbz lie.pbz && fail "there is no verdict to falsify"
+"$pb" compare --replay lie.pbz >out 2>&1
+[ $? = 12 ] || fail "a falsified verdict holds: $(cat out)"
+grep -q 'was faster.*is slower' out || fail "the verdict that changed is not named: $(cat out)"
+sed 's/"hash":"[0-9a-f]*"/"hash":"0"/' b.pbz >other.pbz
+"$pb" compare --replay other.pbz >out 2>&1 || fail "another build of a plugin ended with $?"
+grep -q 'is another build' out || fail "another build of a plugin is not named: $(cat out)"
+head -c 2000 b.pbz >cut.pbz
+for f in cut.pbz requests.jsonl base.ini nothere.pbz; do
+    "$pb" compare --replay $f >out 2>&1
+    rc=$?
+    [ $rc = 2 ] || [ $rc = 3 ] || [ $rc = 6 ] || fail "replay of $f ended with $rc: $(cat out)"
+    grep -q "$f" out || fail "the bundle $f is not named: $(cat out)"
+done
+sed 's/"max_epochs":[0-9]*/"max_epochs":-1/' b.pbz >limits.pbz
+"$pb" compare --replay limits.pbz >out 2>&1 && fail "-1 epochs were run"
+grep -q 'its options' out || fail "-1 epochs are not refused for that: $(cat out)"
+
 browser=$(command -v chromium || command -v chromium-browser || true)
 if [ -n "$browser" ]; then
     HOME=$work timeout 60 "$browser" --headless --no-sandbox --disable-gpu --enable-logging=stderr \
