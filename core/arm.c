@@ -259,6 +259,30 @@ static int open_runner(pbi_arm *a, const pb_limits *lim, pb_err *err)
     return pbi_runner_open(&r, &a->runner, err);
 }
 
+/* Output plugins see each request before it is sent; they may only ask for less. */
+static int shape(void *arg, pb_request *r, pb_err *err)
+{
+    const pbi_arm *a = arg;
+    pbi_instance *const *in;
+    int n = pbi_engine_instances(a->engine, &in);
+    for (int i = 0; i < n; i++) {
+        const pb_output *o = pbi_instance_iface(in[i], "output/1");
+        int64_t before = r->max_new;
+        int rc = 0;
+        if (!o || !o->request)
+            continue;
+        PBI_CALL(pbi_call_stat_get(in[i], "request"), rc = o->request(pbi_instance_self(in[i]), r));
+        const char *name = pbi_instance_use(in[i])->name;
+        if (rc)
+            return pbi_err(err, rc, "output-%s refuses the request", name);
+        if (before >= 0 && (r->max_new < 0 || r->max_new > before))
+            return pbi_err(err, PB_E_PLUGIN,
+                           "output-%s: request() raised max_new from %lld to %lld", name,
+                           (long long)before, (long long)r->max_new);
+    }
+    return 0;
+}
+
 static int open_engine(pbi_arm *a, pb_err *err)
 {
     size_t prompt = pbi_msg_submit_bytes(a->model->context, PBI_MSG_MAX_EOS);
@@ -280,6 +304,8 @@ static int open_engine(pbi_arm *a, pb_err *err)
     if (rc)
         return rc;
     pbi_front_options f = { .tokenizer = a->model->tokenizer,
+                            .shape = shape,
+                            .shape_arg = a,
                             .no_text = &a->model->no_text,
                             .n_vocab = pbi_program_get(a->model->program)->n_vocab,
                             .context = a->model->context,

@@ -17,6 +17,7 @@ typedef struct job {
     pbi_stops *stops;
     size_t cap_text, n_sent;
     unsigned sent : 1, done : 1, cut : 1, abort : 1, abort_sent : 1;
+    int64_t max_new; /* the request's, or less */
 } job;
 
 struct pbi_front {
@@ -116,12 +117,23 @@ static int tokens_of(const pbi_front *f, const pbi_request *r, job *j, pb_err *e
     return 0;
 }
 
+/* What output plugins make of a request's limit. */
+static int shape(const pbi_front *f, const pbi_request *r, job *j, pb_err *err)
+{
+    pb_request q = { .size = sizeof q, .max_new = r->max_new };
+    int rc = f->o.shape ? f->o.shape(f->o.shape_arg, &q, err) : 0;
+    j->max_new = q.max_new;
+    return rc;
+}
+
 static int prepare(pbi_front *f, int64_t i)
 {
     const pbi_request *r = &f->req[i];
     pbi_answer *a = &f->out[i];
     job *j = &f->job[i];
     int rc = pbi_params_check(&r->params, &a->err);
+    if (!rc)
+        rc = shape(f, r, j, &a->err);
     if (!rc)
         rc = tokens_of(f, r, j, &a->err);
     if (!rc && r->n_stop > 0)
@@ -221,7 +233,7 @@ static int submit(pbi_front *f, int64_t i)
     pbi_msg_submit m = { .h = { .id = f->base + (uint64_t)i },
                          .salt = r->salt,
                          .logits_hash = j->hash,
-                         .max_new = r->max_new,
+                         .max_new = f->job[i].max_new,
                          .arrival_ns = f->t_start + r->arrival_ns,
                          .params = r->params,
                          .flags = (r->all_logits ? PBI_SUBMIT_ALL_LOGITS : 0) |

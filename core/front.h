@@ -25,6 +25,9 @@ typedef struct pbi_front_options {
     const pbi_tokenizer *tokenizer; /* NULL: ids only, no text */
     const pb_err *no_text;          /* why there is none; may be NULL */
     int32_t n_vocab, context;
+    /* lets output plugins lower max_new before a request is sent; 0 or PB_E_*; may be NULL */
+    int (*shape)(void *arg, pb_request *r, pb_err *err);
+    void *shape_arg;
     uint64_t seed; /* of requests that bring none; 0: left to the sampler */
     int hash_logits;
     pbi_clock *clock;

@@ -38,6 +38,11 @@ static int request(void *self, pb_request *r)
     if (r->has_messages && b->cfg->instruction[0]) {
         r->system_add = b->cfg->instruction;
         b->st->instructed++;
+    } else if (b->cfg->instruction[0] && !b->said) {
+        b->host->log(b->host, PB_LOG_WARN,
+                     "the instruction was not added: a plain prompt has no system turn; the cap "
+                     "alone works");
+        b->said = 1;
     }
     return 0;
 }

@@ -68,6 +68,18 @@ json "r['finish_reason'] == 'stop' and ' ' not in r['text']"
 expect 0 'context' run -m "$model" -p 'Once' -n -1 --ignore-eos --json --set pipeline.context=64
 json "r['finish_reason'] == 'context' and len(r['prompt_ids']) + len(r['output_ids']) == 64"
 
+# an output plugin sees requests before they are sent, wherever the engine runs
+for process in inline split; do
+    expect 0 '' run -m "$model" -p 'Once' -n 50 --json --set output=brief \
+        --set output.brief.max_tokens=5 --set process=$process
+    json "len(r['output_ids']) == 5"
+    json "next(p for p in d['plugins'] if p['slot'] == 'output')['counters']['lowered'] == 1"
+    expect 0 '' run -m "$model" -p 'Once' -n 3 --json --set output=brief \
+        --set output.brief.max_tokens=5 --set process=$process
+    json "len(r['output_ids']) == 3"
+    json "next(p for p in d['plugins'] if p['slot'] == 'output')['counters']['lowered'] == 0"
+done
+
 # odd prompts: a defined answer or a refusal that says why, never a crash
 expect 0 '' run -m "$model" -p '' -n 2 --json
 json "r['prompt_ids'] == [1] and len(r['output_ids']) == 2"
