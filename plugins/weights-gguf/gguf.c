@@ -570,6 +570,9 @@ static int map_file(gguf *g, const char *path)
         return fail(g, errno == ENOENT ? PB_E_INVAL : PB_E_IO, "cannot open: %s", strerror(errno));
     if (fstat(g->fd, &st))
         return fail(g, PB_E_IO, "cannot stat: %s", strerror(errno));
+    if (S_ISDIR(st.st_mode))
+        return fail(g, PB_E_INVAL,
+                    "is a folder; Hugging Face folders are read by --set weights=safetensors");
     if (!S_ISREG(st.st_mode))
         return fail(g, PB_E_INVAL, "is no regular file");
     if (st.st_size < 24)
