@@ -297,6 +297,7 @@ static int open_engine(pbi_arm *a, pb_err *err)
         .text = a->model->tokenizer ? pbi_tokenizer_service(a->model->tokenizer) : NULL,
         .port = { .arg = a, .peek = port_peek, .pop = port_pop, .send = port_send },
         .hooks = { .arg = a, .on_logits = a->o.want_logits ? on_logits : NULL },
+        .step_events = 1,
         .copy_steps = a->o.copy_steps,
         .amnesia = a->o.amnesia
     };
@@ -439,6 +440,7 @@ static void fill_totals(const pbi_arm *a, pbi_totals *t)
 {
     pbi_engine_stats s;
     pbi_front_stats(a->front, &s, &t->n_engine_lost);
+    pbi_front_load(a->front, t);
     t->n_steps = s.n_steps;
     t->n_rows = s.n_rows;
     t->n_out_tokens = s.n_out_tokens;

@@ -43,7 +43,8 @@ typedef struct pbi_request {
     pb_params params; /* pbi_params_default() */
     int n_stop;
     const char *const *stop;
-    int64_t arrival_ns;  /* after the start of the run; 0: at once */
+    int64_t arrival_ns;  /* after the start of the run, or after that request's end; 0: at once */
+    int64_t after;       /* 0, or 1 + the index of a request before it that must end first */
     int64_t abort_after; /* tests: abort when this many tokens were answered; -1 never */
 } pbi_request;
 void pbi_request_default(pbi_request *r);
@@ -61,15 +62,26 @@ typedef struct pbi_answer {
     float *logprobs;    /* [n_ids] or NULL */
     uint64_t
         logits_hash; /* of the rows whose tokens were kept, in order; all rows with all_logits */
-    int64_t t_submit_ns, t_first_ns, t_last_ns; /* engine clock; t_first 0: no token */
-    int64_t *t_token_ns;                        /* [n_ids] */
-    pb_err err;                                 /* code != 0: refused or failed, with the reason */
+    /* engine clock: arrival; first admission (0: never); first and last token (0: none) */
+    int64_t t_submit_ns, t_admit_ns, t_first_ns, t_last_ns;
+    int64_t *t_token_ns; /* [n_ids] */
+    pb_err err;          /* code != 0: refused or failed, with the reason */
 } pbi_answer;
 void pbi_answer_clear(pbi_answer *a);
 
-/* Callbacks of a run, all on the caller's thread; each may be NULL. */
+/* What one step did, as the engine saw it when the step had ended. */
+typedef struct pbi_step_event {
+    int64_t t_ns, step_ns;    /* its end; its length */
+    int64_t kv_used, kv_live; /* bytes of pages taken; of these, tokens of running sequences (one
+                                 that two share counts twice) */
+    int32_t prefill_rows, decode_rows, running, waiting;
+} pbi_step_event;
+
+/* Limits and callbacks of a run, all on the caller's thread; each may be NULL or 0. */
 typedef struct pbi_run_hooks {
     void *arg;
+    int64_t clients; /* closed loop: no more unanswered requests than this, sent in order */
+    void (*on_step)(void *arg, const pbi_step_event *s);
     void (*on_text)(void *arg, int64_t i, const char *s, size_t n); /* stream of request i */
     /* inline pipelines: wanted row of request i at position pos, unedited logits */
     void (*on_logits)(void *arg, int64_t i, int64_t pos, const float *row, int64_t n_vocab);
@@ -82,6 +94,9 @@ typedef struct pbi_totals {
     int64_t n_preempted, n_drafted, n_accepted, n_engine_lost;
     int64_t kv_bytes_arena, kv_bytes_peak, weight_bytes;
     int64_t step_ns, device_ns; /* inside steps; inside the backend */
+    /* over the time from the first step to the last, each level lasting until the next step */
+    double running_mean, waiting_mean, kv_used_mean, kv_live_mean;
+    int64_t running_max, waiting_max;
 } pbi_totals;
 
 /* Builds everything up to a started engine. p must outlive the arm. [main] */

@@ -326,6 +326,7 @@ int pbi_engine_send_done(pbi_engine *e, uint64_t id, const pbi_sequence *s, int3
     if (s) {
         m.logits_hash = s->hash;
         m.n_cached = s->n_cached > 0 ? s->n_cached : 0;
+        m.t_admit_ns = s->t_admit;
         m.n_preempted = s->n_preempted;
     }
     if (err)

@@ -40,6 +40,7 @@ typedef struct pbi_engine_options {
     const pb_text *text;          /* may be NULL */
     pbi_port port;
     pbi_engine_hooks hooks;
+    int step_events;       /* a PBI_MSG_STEP after each step */
     int copy_steps;        /* submit a copy of each step at another address, then poison it */
     uint64_t amnesia;      /* != 0: seed; renews plugins at random steps */
     int32_t preempt_every; /* tests: every n-th step preempts the youngest; 0: off */

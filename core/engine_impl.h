@@ -41,6 +41,7 @@ typedef struct pbi_sequence {
     uint64_t hash;
     int64_t next_row; /* position of the first row that was not yet counted (ALL_LOGITS) */
     int64_t n_cached; /* at first admission; -1 before */
+    int64_t t_admit;  /* of the first admission; 0 before */
     uint64_t planned; /* step whose plan names it */
     int renewed;      /* the caches were dropped once to make room for it */
     int32_t *forced;  /* what an output plugin wants next */

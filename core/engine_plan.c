@@ -310,6 +310,7 @@ static int join(pbi_engine *e, pb_plan *p)
         return rc ? rc : DROPPED;
     }
     if (!rc && pbi_seq_of(s)->n_cached < 0) {
+        pbi_seq_of(s)->t_admit = pbi_device_now(pbi_runner_opts(e->o.runner)->device);
         pbi_seq_of(s)->n_cached = s->n_valid < s->n_prompt ? s->n_valid : s->n_prompt;
         e->st.n_cached_tokens += pbi_seq_of(s)->n_cached;
         e->st.n_prompt_tokens += s->n_prompt;

@@ -210,6 +210,7 @@ static int send_new(pbi_engine *e, pbi_sequence *s, int32_t n)
         pbi_msg_tokens m = { .h = { .id = s->v.id },
                              .logits_hash = s->hash,
                              .t_ns = pbi_device_now(pbi_runner_opts(e->o.runner)->device),
+                             .t_admit_ns = s->t_admit,
                              .n_cached = s->n_cached,
                              .n = k };
         size_t bytes = pbi_msg_tokens_bytes(k, s->params.n_logprobs >= 0);

@@ -231,16 +231,47 @@ static int check_spoiler(pbi_engine *e)
                    c->slot, c->name, c->function);
 }
 
+/* Tells the front what the step did; its rows are counted before results change the items. */
+static int send_event(pbi_engine *e, int64_t step_ns, int32_t decode_rows, int32_t rows)
+{
+    const pbi_pages *p = pbi_runner_pages(e->o.runner);
+    int64_t live = 0;
+    for (int32_t i = 0; i < e->n_running; i++)
+        live += e->running[i]->n_valid;
+    pbi_msg_step m = { .h = { .kind = PBI_MSG_STEP, .bytes = sizeof m, .id = e->step },
+                       .t_ns = pbi_device_now(pbi_runner_opts(e->o.runner)->device),
+                       .step_ns = step_ns,
+                       .kv_used = pbi_pages_bytes_used(p),
+                       .kv_live = (int64_t)((double)live * pbi_pages_token_bytes(p)),
+                       .prefill_rows = rows - decode_rows,
+                       .decode_rows = decode_rows,
+                       .running = e->n_running,
+                       .waiting = e->waiting.n };
+    return pbi_engine_send(e, &m, sizeof m);
+}
+
+/* rows of sequences that are past their prompt, drafts included */
+static int32_t count_decode(const pbi_engine *e)
+{
+    int32_t n = 0;
+    for (int32_t i = 0; i < e->n_items; i++)
+        if (e->items[i].seq->n_valid >= e->items[i].seq->n_prompt)
+            n += e->items[i].n_tokens + e->items[i].n_draft;
+    return n;
+}
+
 int pbi_engine_run(pbi_engine *e)
 {
     const pb_step *built, *s;
     pb_result r;
+    int32_t decode_rows = e->o.step_events ? count_decode(e) : 0, rows;
     int64_t t0 = pbi_device_now(pbi_runner_opts(e->o.runner)->device), ns;
     int rc = pbi_runner_build(e->o.runner, ++e->step, step_flags(e), e->n_items, e->items, e->ids,
                               &built, &e->err);
     if (rc)
         return rc;
     s = built;
+    rows = s->n_rows;
     if (e->o.copy_steps && (rc = copy_step(e, &s)))
         return rc;
     if (e->o.hooks.on_step)
@@ -268,5 +299,6 @@ int pbi_engine_run(pbi_engine *e)
     e->st.device_ns += r.device_ns;
     if (e->o.hooks.on_result)
         e->o.hooks.on_result(e->o.hooks.arg, built, &r);
-    return pbi_engine_results(e, &r, ns);
+    rc = e->o.step_events ? send_event(e, ns, decode_rows, rows) : 0;
+    return rc ? rc : pbi_engine_results(e, &r, ns);
 }

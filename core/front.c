@@ -16,19 +16,30 @@ typedef struct job {
     pbi_detok detok;
     pbi_stops *stops;
     size_t cap_text, n_sent;
+    int64_t due; /* when it may be sent, on the engine's clock; INT64_MAX: not known yet */
+    int64_t heir,
+        other;          /* first request that waits for this one's end; next of the same kind; -1 */
+    unsigned again : 1; /* was sent to an engine that was lost */
     unsigned sent : 1, done : 1, cut : 1, abort : 1, abort_sent : 1;
     int64_t max_new; /* the request's, or less */
 } job;
+
+/* Levels after steps, times how long they lasted. */
+typedef struct load {
+    int64_t n, first_ns, running_max, waiting_max;
+    double running, waiting, kv_used, kv_live; /* sums over ns */
+    pbi_step_event last;
+} load;
 
 struct pbi_front {
     pbi_front_options o;
     pb_err err;
     uint64_t base; /* message id of request 0 */
-    int64_t n, n_sent, n_done, t_start;
+    int64_t n, n_done, t_start;
     const pbi_request *req;
     pbi_answer *out;
     job *job;
-    int64_t *order; /* request indices by arrival */
+    int64_t *heap, n_heap; /* what may be sent, earliest due first, equal ones by index */
     pbi_run_hooks hooks;
     int asked, told;  /* statistics, at the beginning and at the end of a run */
     int64_t n_aborts; /* aborts that were not sent yet */
@@ -36,7 +47,8 @@ struct pbi_front {
     int32_t n_eos, eos[PBI_MSG_MAX_EOS];
     int64_t n_lost, n_told;       /* engines lost; answers of this one */
     pbi_engine_stats first, last; /* when the run began; now */
-    void *buf;                    /* a message being written */
+    load load;
+    void *buf; /* a message being written */
     size_t cap_buf;
 };
 
@@ -61,9 +73,9 @@ static void jobs_free(pbi_front *f)
         pbi_stops_free(f->job[i].stops);
     }
     free(f->job);
-    free(f->order);
+    free(f->heap);
     f->job = NULL;
-    f->order = NULL;
+    f->heap = NULL;
 }
 
 void pbi_front_free(pbi_front *f)
@@ -78,6 +90,51 @@ void pbi_front_free(pbi_front *f)
 void pbi_front_hash_logits(pbi_front *f, int on)
 {
     f->o.hash_logits = on;
+}
+
+/* ---- what may be sent --------------------------------------------------- */
+
+static int before(const pbi_front *f, int64_t a, int64_t b)
+{
+    int64_t x = f->job[a].due, y = f->job[b].due;
+    return x < y || (x == y && a < b);
+}
+
+static void heap_push(pbi_front *f, int64_t i)
+{
+    int64_t at = f->n_heap++;
+    for (; at > 0 && before(f, i, f->heap[(at - 1) / 2]); at = (at - 1) / 2)
+        f->heap[at] = f->heap[(at - 1) / 2];
+    f->heap[at] = i;
+}
+
+static void heap_pop(pbi_front *f)
+{
+    int64_t i = f->heap[--f->n_heap], at = 0, kid;
+    while ((kid = 2 * at + 1) < f->n_heap) {
+        if (kid + 1 < f->n_heap && before(f, f->heap[kid + 1], f->heap[kid]))
+            kid++;
+        if (!before(f, f->heap[kid], i))
+            break;
+        f->heap[at] = f->heap[kid];
+        at = kid;
+    }
+    f->heap[at] = i;
+}
+
+/* Request i has ended, one way or another: those that waited for it have a time to be sent. */
+static void end(pbi_front *f, int64_t i)
+{
+    int64_t now = pbi_clock_now(f->o.clock);
+    f->job[i].done = 1;
+    f->n_done++;
+    for (int64_t k = f->job[i].heir; k >= 0; k = f->job[k].other) {
+        if (f->job[k].done)
+            continue;
+        f->job[k].due = now + f->req[k].arrival_ns;
+        f->out[k].t_submit_ns = f->job[k].due;
+        heap_push(f, k);
+    }
 }
 
 /* ---- requests to jobs -------------------------------------------------- */
@@ -154,28 +211,29 @@ static int prepare(pbi_front *f, int64_t i)
     if (rc) {
         pbi_err_prefix(&a->err, "request %lld", (long long)i);
         a->finish = "error";
-        j->done = 1;
-        f->n_done++;
+        end(f, i);
     }
     return rc;
 }
 
-/* by arrival, equal ones in the order given: insertion into a sorted list is quick for lists
- * that are sorted already, merge sort for the others */
-static void sort_by_arrival(const pbi_request *req, int64_t *v, int64_t *tmp, int64_t n)
+/* Which requests wait for which: an heir is sent when the one before it has ended. */
+static int find_heirs(pbi_front *f, pb_err *err)
 {
-    if (n < 2)
-        return;
-    int64_t h = n / 2, a = 0, b = h, w = 0;
-    sort_by_arrival(req, v, tmp, h);
-    sort_by_arrival(req, v + h, tmp, n - h);
-    if (req[v[h - 1]].arrival_ns <= req[v[h]].arrival_ns)
-        return;
-    while (a < h && b < n)
-        tmp[w++] = req[v[b]].arrival_ns < req[v[a]].arrival_ns ? v[b++] : v[a++];
-    while (a < h)
-        tmp[w++] = v[a++];
-    memcpy(v, tmp, (size_t)w * sizeof *v);
+    for (int64_t i = 0; i < f->n; i++)
+        f->job[i].heir = f->job[i].other = -1;
+    for (int64_t i = f->n - 1; i >= 0; i--) {
+        int64_t after = f->req[i].after;
+        if (after < 0 || after > i)
+            return pbi_err(err, PB_E_INVAL,
+                           "request %lld waits for request %lld, which is not before it",
+                           (long long)i, (long long)after - 1);
+        if (after) {
+            f->job[i].due = INT64_MAX;
+            f->job[i].other = f->job[after - 1].heir;
+            f->job[after - 1].heir = i;
+        }
+    }
+    return 0;
 }
 
 int pbi_front_begin(pbi_front *f, int64_t n, const pbi_request *req, pbi_answer *out,
@@ -191,21 +249,27 @@ int pbi_front_begin(pbi_front *f, int64_t n, const pbi_request *req, pbi_answer 
     f->req = req;
     f->out = out;
     f->hooks = hooks ? *hooks : (pbi_run_hooks){ 0 };
-    f->n_sent = f->n_done = f->n_aborts = f->n_open = f->n_lost = f->n_told = 0;
+    f->n_heap = f->n_done = f->n_aborts = f->n_open = f->n_lost = f->n_told = 0;
+    f->load = (load){ 0 };
     f->asked = f->told = 0;
     f->first = f->last = (pbi_engine_stats){ 0 };
     f->err = (pb_err){ 0 };
     f->t_start = pbi_clock_now(f->o.clock);
     f->job = calloc((size_t)n + 1, sizeof *f->job);
-    f->order = calloc(2 * (size_t)n + 1, sizeof *f->order);
-    if (!f->job || !f->order)
+    f->heap = calloc((size_t)n + 1, sizeof *f->heap);
+    if (!f->job || !f->heap)
         return pbi_err(err, PB_E_NOMEM, "no memory for %lld requests", (long long)n);
-    for (int64_t i = 0; i < n; i++) {
+    int rc = find_heirs(f, err);
+    if (rc)
+        return rc;
+    for (int64_t i = 0; i < n; i++)
         out[i] = (pbi_answer){ 0 };
-        f->order[i] = i;
-        prepare(f, i);
+    for (int64_t i = 0; i < n; i++) {
+        if (!req[i].after)
+            f->job[i].due = f->t_start + req[i].arrival_ns;
+        if (!prepare(f, i) && !req[i].after)
+            heap_push(f, i);
     }
-    sort_by_arrival(req, f->order, f->order + n, n);
     return 0;
 }
 
@@ -234,7 +298,7 @@ static int submit(pbi_front *f, int64_t i)
                          .salt = r->salt,
                          .logits_hash = j->hash,
                          .max_new = f->job[i].max_new,
-                         .arrival_ns = f->t_start + r->arrival_ns,
+                         .arrival_ns = f->out[i].t_submit_ns,
                          .params = r->params,
                          .flags = (r->all_logits ? PBI_SUBMIT_ALL_LOGITS : 0) |
                                   (r->ignore_eos ? PBI_SUBMIT_IGNORE_EOS : 0) |
@@ -291,23 +355,26 @@ static int send_aborts(pbi_front *f)
     return moved;
 }
 
-/* Sends what has arrived; 1 if anything moved, or PB_E_*. */
+/* Sends what has arrived; 1 if anything moved, or PB_E_*. In a closed loop a request that had to
+ * wait for a client arrives when that client is free. */
 static int send_due(pbi_front *f)
 {
     int moved = 0;
     int64_t now = pbi_clock_now(f->o.clock);
-    while (f->n_sent < f->n) {
-        int64_t i = f->order[f->n_sent];
-        if (!f->job[i].done && f->t_start + f->req[i].arrival_ns > now)
-            break;
+    while (f->n_heap) {
+        int64_t i = f->heap[0];
         if (!f->job[i].done) {
+            if (f->job[i].due > now || (f->hooks.clients > 0 && f->n_open >= f->hooks.clients))
+                break;
+            if (f->hooks.clients > 0 && !f->job[i].again)
+                f->out[i].t_submit_ns = now;
             int rc = submit(f, i);
             if (rc == PB_E_FULL)
                 break;
             if (rc)
                 return rc;
         }
-        f->n_sent++;
+        heap_pop(f);
         moved = 1;
     }
     return moved;
@@ -316,9 +383,9 @@ static int send_due(pbi_front *f)
 /* Nothing runs and the next request comes later: a virtual clock goes there at once. */
 static void skip_idle_time(pbi_front *f)
 {
-    if (f->n_open || f->n_sent >= f->n || !pbi_clock_is_virtual(f->o.clock))
+    if (f->n_open || !f->n_heap || !pbi_clock_is_virtual(f->o.clock))
         return;
-    pbi_clock_reach(f->o.clock, f->t_start + f->req[f->order[f->n_sent]].arrival_ns);
+    pbi_clock_reach(f->o.clock, f->job[f->heap[0]].due);
 }
 
 /* ---- from the engine --------------------------------------------------- */
@@ -419,6 +486,8 @@ static int got_tokens(pbi_front *f, int64_t i, const pbi_msg_tokens *m)
     }
     j->hash = m->logits_hash;
     a->n_cached = m->n_cached;
+    if (!a->t_admit_ns)
+        a->t_admit_ns = m->t_admit_ns;
     return 0;
 }
 
@@ -428,10 +497,11 @@ static int got_done(pbi_front *f, int64_t i, const pbi_msg_done *m)
     pbi_answer *a = &f->out[i];
     if (j->abort && !j->abort_sent)
         f->n_aborts--;
-    j->done = 1;
-    f->n_done++;
+    end(f, i);
     f->n_open--;
     a->n_cached = m->n_cached;
+    if (!a->t_admit_ns)
+        a->t_admit_ns = m->t_admit_ns;
     if (j->cut)
         return 0; /* a hash would count rows after the cut: it stays 0, not comparable */
     a->logits_hash = m->logits_hash;
@@ -447,6 +517,33 @@ static int got_done(pbi_front *f, int64_t i, const pbi_msg_done *m)
 int64_t pbi_front_index(const pbi_front *f, uint64_t id)
 {
     return id >= f->base && id - f->base < (uint64_t)f->n ? (int64_t)(id - f->base) : -1;
+}
+
+static void got_step(pbi_front *f, const pbi_msg_step *m)
+{
+    load *l = &f->load;
+    pbi_step_event e = { .t_ns = m->t_ns,
+                         .step_ns = m->step_ns,
+                         .kv_used = m->kv_used,
+                         .kv_live = m->kv_live,
+                         .prefill_rows = m->prefill_rows,
+                         .decode_rows = m->decode_rows,
+                         .running = m->running,
+                         .waiting = m->waiting };
+    double ns = (double)(e.t_ns - l->last.t_ns);
+    if (l->n++ == 0) {
+        l->first_ns = e.t_ns;
+    } else {
+        l->running += ns * l->last.running;
+        l->waiting += ns * l->last.waiting;
+        l->kv_used += ns * (double)l->last.kv_used;
+        l->kv_live += ns * (double)l->last.kv_live;
+    }
+    l->last = e;
+    l->running_max = e.running > l->running_max ? e.running : l->running_max;
+    l->waiting_max = e.waiting > l->waiting_max ? e.waiting : l->waiting_max;
+    if (f->hooks.on_step)
+        f->hooks.on_step(f->hooks.arg, &e);
 }
 
 static int got_message(pbi_front *f, const void *msg, size_t bytes)
@@ -466,7 +563,9 @@ static int got_message(pbi_front *f, const void *msg, size_t bytes)
         f->err = ((const pbi_msg_fault *)msg)->err;
         return f->err.code ? f->err.code : PB_E_INTERNAL;
     }
-    if (h->kind == PBI_MSG_ACK)
+    if (h->kind == PBI_MSG_STEP)
+        got_step(f, msg);
+    if (h->kind == PBI_MSG_ACK || h->kind == PBI_MSG_STEP)
         return 0;
     if (h->id < f->base)
         return 0; /* of a run that ended early */
@@ -509,7 +608,7 @@ static void stop_all(pbi_front *f)
             continue;
         }
         f->out[i].finish = "abort";
-        j->done = 1;
+        j->done = 1; /* no heir is sent any more */
         f->n_done++;
     }
     f->hooks.stop = NULL;
@@ -568,17 +667,19 @@ int pbi_front_engine_lost(pbi_front *f, pb_err *err)
     f->n_told = 0;
     /* the new engine begins to count where the lost one began */
     f->asked = f->told = f->told > 0;
-    f->n_sent = 0;
-    f->n_aborts = f->n_open = 0;
+    f->n_heap = f->n_aborts = f->n_open = 0;
+    for (int64_t i = 0; i < f->n; i++)
+        if (!f->job[i].done && f->job[i].cut) /* its answer was complete already */
+            end(f, i);
+    f->n_heap = 0;
     for (int64_t i = 0; i < f->n; i++) {
         job *j = &f->job[i];
-        if (!j->done && j->cut) { /* its answer was complete already */
-            j->done = 1;
-            f->n_done++;
-        }
         if (j->done)
             continue;
+        j->again |= j->sent;
         j->sent = j->abort_sent = 0;
+        if (j->due != INT64_MAX)
+            heap_push(f, i);
         if (j->abort)
             f->n_aborts++;
     }
@@ -618,4 +719,16 @@ void pbi_front_stats(const pbi_front *f, pbi_engine_stats *s, int64_t *n_lost)
     s->step_ns -= a->step_ns;
     s->device_ns -= a->device_ns;
     *n_lost = f->n_lost;
+}
+
+void pbi_front_load(const pbi_front *f, pbi_totals *t)
+{
+    const load *l = &f->load;
+    double ns = (double)(l->last.t_ns - l->first_ns);
+    t->running_max = l->running_max;
+    t->waiting_max = l->waiting_max;
+    t->running_mean = ns > 0 ? l->running / ns : (double)l->last.running;
+    t->waiting_mean = ns > 0 ? l->waiting / ns : (double)l->last.waiting;
+    t->kv_used_mean = ns > 0 ? l->kv_used / ns : (double)l->last.kv_used;
+    t->kv_live_mean = ns > 0 ? l->kv_live / ns : (double)l->last.kv_live;
 }

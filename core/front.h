@@ -54,6 +54,8 @@ void pbi_front_quit(pbi_front *f);
 void pbi_front_give_up(pbi_front *f, const pb_err *why);
 /* Counted by the engine since the run began; of the engine that lived last if one was lost. */
 void pbi_front_stats(const pbi_front *f, pbi_engine_stats *s, int64_t *n_lost);
+/* The levels between this run's steps into t: running, waiting and kv fields. */
+void pbi_front_load(const pbi_front *f, pbi_totals *t);
 /* Request of a message id of this run, or -1. */
 int64_t pbi_front_index(const pbi_front *f, uint64_t id);
 #endif

@@ -150,6 +150,7 @@ static size_t fixed_bytes(uint32_t kind)
     case PBI_MSG_TOKENS: return sizeof(pbi_msg_tokens);
     case PBI_MSG_DONE: return sizeof(pbi_msg_done);
     case PBI_MSG_STATS: return sizeof(pbi_msg_stats);
+    case PBI_MSG_STEP: return sizeof(pbi_msg_step);
     case PBI_MSG_ACK:
     case PBI_MSG_FAULT: return sizeof(pbi_msg_ack);
     default: return 0;

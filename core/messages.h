@@ -24,6 +24,7 @@ enum {
     PBI_MSG_DONE,
     PBI_MSG_STATS,
     PBI_MSG_ACK,
+    PBI_MSG_STEP, /* after each step, if the engine was opened so */
     PBI_MSG_FAULT /* the engine cannot go on; the last message */
 };
 
@@ -59,8 +60,8 @@ typedef struct pbi_msg_submit {
  * Then int32 ids[n], float logprobs[n] if has_logprobs (NaN for forced tokens). */
 typedef struct pbi_msg_tokens {
     pbi_msg h;
-    uint64_t logits_hash; /* up to and with these */
-    int64_t t_ns, n_cached;
+    uint64_t logits_hash;               /* up to and with these */
+    int64_t t_ns, t_admit_ns, n_cached; /* t_admit_ns: first admission */
     int32_t n, has_logprobs;
 } pbi_msg_tokens;
 
@@ -75,7 +76,7 @@ enum {
 typedef struct pbi_msg_done {
     pbi_msg h;
     uint64_t logits_hash;
-    int64_t t_ns, n_cached; /* n_cached: prompt tokens not computed at first admission */
+    int64_t t_ns, t_admit_ns, n_cached; /* prompt tokens not computed at first admission */
     int32_t reason, n_preempted;
     pb_err err; /* PBI_DONE_ERROR */
 } pbi_msg_done;
@@ -92,6 +93,12 @@ typedef struct pbi_msg_stats {
     pbi_msg h;
     pbi_engine_stats stats;
 } pbi_msg_stats;
+
+typedef struct pbi_msg_step { /* h.id: number of the step */
+    pbi_msg h;
+    int64_t t_ns, step_ns, kv_used, kv_live;
+    int32_t prefill_rows, decode_rows, running, waiting;
+} pbi_msg_step;
 
 typedef struct pbi_msg_renew { /* slot "": all of the engine's plugins */
     pbi_msg h;

@@ -404,6 +404,14 @@ int64_t pbi_pages_bytes_used(const pbi_pages *p)
     return p->used;
 }
 
+double pbi_pages_token_bytes(const pbi_pages *p)
+{
+    double sum = 0;
+    for (int32_t i = 0; i < p->n_groups; i++)
+        sum += (double)p->g[i].page_bytes / p->g[i].plan.page_tokens;
+    return sum;
+}
+
 int64_t pbi_pages_bytes_peak(const pbi_pages *p)
 {
     return p->peak;

@@ -47,6 +47,8 @@ int32_t pbi_pages_n_unused(const pbi_pages *p, int32_t g); /* free, whatever the
  * page is taken */
 int32_t *pbi_pages_filled(pbi_pages *p, int32_t g);
 int64_t pbi_pages_bytes_used(const pbi_pages *p);
+/* bytes of one token's K and V in all layers */
+double pbi_pages_token_bytes(const pbi_pages *p);
 int64_t pbi_pages_bytes_peak(const pbi_pages *p);
 void pbi_pages_peak_reset(pbi_pages *p);
 /* tests: pretends that only n pages of each group exist, as long as more are not taken; 0: off */
