@@ -246,6 +246,7 @@ static int open_runner(pbi_arm *a, const pb_limits *lim, pb_err *err)
     pb_program *program = pbi_program_get(a->model->program);
     int rc = pbi_device_weights(a->base->device, program, a->o.progress ? weights_progress : NULL,
                                 a, err);
+    pbi_team_rest(a->base->team); /* it packed; a process plugin may fork now */
     if (rc)
         return rc;
     a->weights_held = 1;

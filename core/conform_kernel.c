@@ -236,23 +236,55 @@ static void free_bench(bench *b)
     *b = (bench){ 0 };
 }
 
-static int pack(pbi_lint *l, const pb_linear_kernel *k, bench *b)
+/* Packs panels [p0, p1) into both; they were filled differently, so that bytes in which they then
+ * agree are those that were written. */
+static int pack_range(pbi_lint *l, const pb_linear_kernel *k, const bench *b, unsigned char *dst[2],
+                      int64_t p0, int64_t p1)
 {
+    for (int i = 0; i < 2; i++) {
+        memset(dst[i], i ? 0x5a : 0xa5, b->packed_bytes + FENCE);
+        int rc = k->pack(b->piece, b->n_pieces, dst[i], p0, p1);
+        if (rc)
+            return pbi_say(l, PBI_FAIL, "%s: pack() of %lld x %lld, panels %lld..%lld, returns %d",
+                           k->name, (long long)b->rows, (long long)b->cols, (long long)p0,
+                           (long long)p1 - 1, rc);
+    }
+    return PBI_PASS;
+}
+
+/* Two ranges of panels, that threads may write at once, share no byte; together they are all. */
+static int pack(pbi_lint *l, const pb_linear_kernel *k, bench *b, int64_t cut)
+{
+    int64_t panels = (b->rows + k->panel_rows - 1) / k->panel_rows;
     uint64_t bytes = k->packed_bytes(b->rows, b->cols);
+    unsigned char *first[2], *second[2];
     if (bytes == 0 || bytes > (1u << 28))
         return pbi_say(l, PBI_FAIL, "%s: packed_bytes(%lld, %lld) is %llu", k->name,
                        (long long)b->rows, (long long)b->cols, (unsigned long long)bytes);
     b->packed_bytes = (size_t)bytes;
-    b->packed = aligned(b->packed_bytes + FENCE);
-    memset(b->packed, 0xa5, b->packed_bytes + FENCE);
-    int rc = k->pack(b->piece, b->n_pieces, b->packed);
-    if (rc)
-        return pbi_say(l, PBI_FAIL, "%s: pack() of %lld x %lld returns %d", k->name,
-                       (long long)b->rows, (long long)b->cols, rc);
-    for (int i = 0; i < FENCE; i++)
-        if (b->packed[b->packed_bytes + (size_t)i] != 0xa5)
-            return pbi_say(l, PBI_FAIL, "%s: pack() writes past packed_bytes()", k->name);
-    return PBI_PASS;
+    for (int i = 0; i < 2; i++) {
+        first[i] = aligned(b->packed_bytes + FENCE);
+        second[i] = aligned(b->packed_bytes + FENCE);
+    }
+    b->packed = first[0];
+    int status = pack_range(l, k, b, first, 0, cut);
+    if (!status)
+        status = pack_range(l, k, b, second, cut, panels);
+    for (size_t i = 0; i < b->packed_bytes + FENCE && !status; i++) {
+        int one = first[0][i] == first[1][i], two = second[0][i] == second[1][i];
+        if (i >= b->packed_bytes && (one || two))
+            status = pbi_say(l, PBI_FAIL, "%s: pack() writes past packed_bytes()", k->name);
+        else if (one && two)
+            status = pbi_say(l, PBI_FAIL,
+                             "%s: pack() of panels 0..%lld and of %lld..%lld both write byte %zu",
+                             k->name, (long long)cut - 1, (long long)cut, (long long)panels - 1, i);
+        if (two)
+            b->packed[i] = second[0][i];
+    }
+    free(first[1]);
+    free(second[0]);
+    free(second[1]);
+    return status;
 }
 
 static int check_y(pbi_lint *l, const pb_linear_kernel *k, const bench *b, const float *y,
@@ -341,7 +373,7 @@ static int one_size(pbi_lint *l, const pb_linear_kernel *k, int64_t rows, int64_
     int64_t panels = (rows + k->panel_rows - 1) / k->panel_rows;
     bench b = { 0 };
     make_tensor(&b, k->w_type, rows, cols, two, rng);
-    int status = pack(l, k, &b);
+    int status = pack(l, k, &b, pbi_rig_below(rng, panels + 1));
     for (size_t i = 0; i < sizeof counts / sizeof *counts && !status; i++) {
         int n_x = counts[i];
         if (k->max_rows && n_x > k->max_rows)

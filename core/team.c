@@ -109,6 +109,7 @@ static void start(pbi_team *t)
     atomic_store(&t->round, 0);
     atomic_store(&t->sleepers, 0);
     atomic_store(&t->arrived, 0);
+    atomic_store(&t->quit, 0);
     sigfillset(&all);
     pthread_sigmask(SIG_BLOCK, &all, &old);
     for (int32_t i = 1; i < t->n; i++) {
@@ -190,17 +191,23 @@ int pbi_team_new(int32_t n_threads, pbi_team **out, pb_err *err)
     return 0;
 }
 
+void pbi_team_rest(pbi_team *t)
+{
+    if (!t->owner || t->owner != getpid())
+        return;
+    atomic_store(&t->quit, 1);
+    atomic_fetch_add(&t->round, 1);
+    wake(t, &t->round);
+    for (int32_t i = 1; i < t->n; i++)
+        pthread_join(t->thread[i], NULL);
+    t->owner = 0;
+}
+
 void pbi_team_free(pbi_team *t)
 {
     if (!t)
         return;
-    if (t->owner && t->owner == getpid()) {
-        atomic_store(&t->quit, 1);
-        atomic_fetch_add(&t->round, 1);
-        wake(t, &t->round);
-        for (int32_t i = 1; i < t->n; i++)
-            pthread_join(t->thread[i], NULL);
-    }
+    pbi_team_rest(t);
     free(t->thread);
     free(t);
 }

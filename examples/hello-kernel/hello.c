@@ -30,13 +30,17 @@ static uint64_t packed_bytes(int64_t rows, int64_t cols)
     return (uint64_t)rows * (uint64_t)(cols / B) * sizeof(block);
 }
 
-/* One stored row at a time, so that the rows of a matrix need not fit in memory twice. */
-static int pack(const pb_piece *p, int32_t n, void *dst)
+/* One stored row at a time, so that the rows of a matrix need not fit in memory twice. Other
+ * threads pack the rows outside of [row0, row1). */
+static int pack(const pb_piece *p, int32_t n, void *dst, int64_t row0, int64_t row1)
 {
-    block *out = dst;
     unsigned char row[1 << 16];
+    int64_t at = 0; /* row of the packed matrix */
     for (int32_t i = 0; i < n; i++)
-        for (int64_t r = 0; r < p[i].n_rows; r++) {
+        for (int64_t r = 0; r < p[i].n_rows; r++, at++) {
+            block *out = (block *)dst + at * (p[i].n_cols / B);
+            if (at < row0 || at >= row1)
+                continue;
             if (p[i].t->row_bytes > sizeof row)
                 return PB_E_UNSUPPORTED;
             int rc = p[i].t->read(p[i].t, p[i].row0 + r, 1, row);

@@ -132,7 +132,7 @@ typedef struct pb_host {
 /* team/1: the device's threads. run() calls fn once on every thread and returns
  * when all have returned; barrier() is for use inside fn, by all threads. A phase
  * divides outputs (panels, heads, rows), never an addition chain, so n_threads
- * never changes a bit. [step] */
+ * never changes a bit. [step], and [main] for the device's backend while it loads weights. */
 typedef struct pb_team {
     size_t size;
     void *h;

@@ -61,8 +61,10 @@ typedef struct pb_linear_kernel {
     int32_t speed, reserved; /* among usable rows with equal (w_type, x_format) the highest runs */
     int (*usable)(void);     /* 1 if this machine can run it; no SIMD before this */
     uint64_t (*packed_bytes)(int64_t rows, int64_t cols);
-    /* [main] reads the stored rows of the pieces, writes packed_bytes; 0 or PB_E_* */
-    int (*pack)(const pb_piece *p, int32_t n, void *dst);
+    /* [any] Reads the stored rows of the pieces, writes panels [panel0, panel1) of dst, which has
+     * packed_bytes for all of them and is 64-byte aligned. Other threads write the other panels
+     * at the same time; the bytes that were there mean nothing. 0 or PB_E_* */
+    int (*pack)(const pb_piece *p, int32_t n, void *dst, int64_t panel0, int64_t panel1);
     void (*run)(const pb_linear_args *a, int64_t panel0, int64_t panel1); /* [any] */
     /* [any] row r of a packed matrix as f32 [cols] (EMBED) */
     void (*row)(const void *packed, int64_t rows, int64_t cols, int64_t r, float *out);

@@ -1,26 +1,15 @@
 /* SPDX-License-Identifier: MIT
  *
- * plugins/backend-cpu/cpu.c - runs models on the CPU: the descriptor, weights and KV memory.
+ * plugins/backend-cpu/cpu.c - runs models on the CPU: the descriptor and KV memory.
  *
- * Weights are repacked once into panels (pack.c) that lie together on huge pages; KV pages lie
- * in an arena that the core lends. What runs a step is step.c. Class EXACT among pipelines with
- * equal `activations` and `kv`. Tests: test_cpu, test_rows.
+ * KV pages lie in an arena that the core lends; weights are weights.c's, steps step.c's. Class
+ * EXACT among pipelines with equal `activations` and `kv`. Tests: test_cpu, test_rows.
  */
 #include "cpu.h"
 
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
-
-enum { SLAB = 32 << 20, OWN_SLAB = 8 << 20 };
-
-/* Memory that many weights share, so that small ones lie on huge pages too. */
-struct cpu_slab {
-    cpu_slab *next;
-    char *mem;
-    uint64_t size, used;
-    int live; /* weights in it */
-};
 
 int cpu_fail(pb_err *err, int code, const char *fmt, ...)
 {
@@ -32,188 +21,6 @@ int cpu_fail(pb_err *err, int code, const char *fmt, ...)
         va_end(ap);
     }
     return code;
-}
-
-/* ---- weights -------------------------------------------------------------- */
-
-static cpu_slab *slab_new(cpu *d, uint64_t size)
-{
-    cpu_slab *s = d->host->alloc(d->host, sizeof *s, 0, "weights");
-    if (!s)
-        return NULL;
-    s->mem = d->host->alloc(d->host, size, 64, "weights");
-    if (!s->mem) {
-        d->host->free(d->host, s);
-        return NULL;
-    }
-    s->size = size;
-    s->next = d->slabs;
-    d->slabs = s;
-    return s;
-}
-
-static void slab_drop(cpu *d, cpu_slab *s)
-{
-    if (!s || --s->live > 0)
-        return;
-    for (cpu_slab **at = &d->slabs; *at; at = &(*at)->next)
-        if (*at == s) {
-            *at = s->next;
-            break;
-        }
-    d->host->free(d->host, s->mem);
-    d->host->free(d->host, s);
-}
-
-static int slab_take(cpu *d, uint64_t bytes, struct pb_weight *w)
-{
-    cpu_slab *s = d->slabs;
-    bytes = CPU_ALIGN64(bytes ? bytes : 1);
-    while (s && (bytes >= OWN_SLAB || s->size - s->used < bytes))
-        s = s->next;
-    if (!s)
-        s = slab_new(d, bytes >= OWN_SLAB ? bytes : SLAB);
-    if (!s)
-        return PB_E_NOMEM;
-    w->data = s->mem + s->used;
-    w->slab = s;
-    s->used += bytes;
-    s->live++;
-    return 0;
-}
-
-static const char *type_name(int32_t type)
-{
-    switch (type) {
-    case PB_F32: return "F32";
-    case PB_F16: return "F16";
-    case PB_Q4_0: return "Q4_0";
-    case PB_Q4_1: return "Q4_1";
-    case PB_Q5_0: return "Q5_0";
-    case PB_Q5_1: return "Q5_1";
-    case PB_Q8_0: return "Q8_0";
-    case PB_Q2_K: return "Q2_K";
-    case PB_Q3_K: return "Q3_K";
-    case PB_Q4_K: return "Q4_K";
-    case PB_Q5_K: return "Q5_K";
-    case PB_Q6_K: return "Q6_K";
-    case PB_BF16: return "BF16";
-    default: return "of unknown name";
-    }
-}
-
-static int is_float(int32_t type)
-{
-    return type == PB_F32 || type == PB_F16 || type == PB_BF16;
-}
-
-/* Shape of the stack; all pieces must agree. */
-static int shape_of(struct pb_weight *w, int32_t n, const pb_piece *p, pb_err *err)
-{
-    w->type = n > 0 ? p[0].t->type : 0;
-    w->cols = n > 0 ? p[0].n_cols : 0;
-    for (int32_t i = 0; i < n; i++) {
-        if (p[i].t->type != w->type)
-            return cpu_fail(err, PB_E_UNSUPPORTED,
-                            "backend-cpu: tensor %s is %s (type %d), stacked under %s of %s",
-                            p[i].t->name, type_name(p[i].t->type), p[i].t->type, p[0].t->name,
-                            type_name(w->type));
-        if (p[i].n_cols != w->cols)
-            return cpu_fail(err, PB_E_INVAL,
-                            "backend-cpu: tensor %s gives %lld columns, stacked under %lld of %s",
-                            p[i].t->name, (long long)p[i].n_cols, (long long)w->cols, p[0].t->name);
-        w->rows += p[i].n_rows;
-    }
-    if (n < 1 || w->rows < 1 || w->cols < 1 || w->rows > INT32_MAX || w->cols > INT32_MAX / 4)
-        return cpu_fail(err, PB_E_INVAL, "backend-cpu: weight of %lld rows and %lld columns",
-                        (long long)w->rows, (long long)w->cols);
-    return 0;
-}
-
-static int load_vector(cpu *d, struct pb_weight *w, int32_t n, const pb_piece *p, uint64_t *bytes,
-                       pb_err *err)
-{
-    *bytes = (uint64_t)w->rows * (uint64_t)w->cols * 4;
-    int rc = slab_take(d, *bytes, w);
-    if (rc)
-        return cpu_fail(err, rc, "backend-cpu: no memory for %llu bytes of %s",
-                        (unsigned long long)*bytes, p[0].t->name);
-    rc = cpu_read_f32(p, n, w->data);
-    if (rc)
-        return cpu_fail(err, rc,
-                        "backend-cpu: tensor %s: type %d (%s) as a vector; F32 and F16 are",
-                        p[0].t->name, w->type, type_name(w->type));
-    return 0;
-}
-
-static int load_matrix(cpu *d, struct pb_weight *w, int32_t n, const pb_piece *p, uint64_t *bytes,
-                       pb_err *err)
-{
-    int32_t x = is_float(w->type) || d->cfg->activations == CPU_ACT_F32 ? PB_X_F32 : PB_X_Q8;
-    w->k = cpu_linear_choose(d, w->type, x);
-    if (!w->k)
-        return cpu_fail(err, PB_E_UNSUPPORTED,
-                        "backend-cpu: tensor %s: no kernel for type %d (%s) with %s activations",
-                        p[0].t->name, w->type, type_name(w->type), x == PB_X_Q8 ? "q8" : "f32");
-    if (!is_float(w->type) && w->cols % CPU_BLOCK)
-        return cpu_fail(err, PB_E_FORMAT,
-                        "backend-cpu: tensor %s: %lld columns, not in blocks of %d", p[0].t->name,
-                        (long long)w->cols, CPU_BLOCK);
-    w->extra = cpu_is_extra(d, w->k);
-    *bytes = w->k->packed_bytes(w->rows, w->cols);
-    int rc = slab_take(d, *bytes, w);
-    if (rc)
-        return cpu_fail(err, rc, "backend-cpu: no memory for %llu bytes of %s",
-                        (unsigned long long)*bytes, p[0].t->name);
-    rc = w->k->pack(p, n, w->data);
-    return rc ? cpu_fail(err, rc, "backend-cpu: kernel %s cannot pack tensor %s", w->k->name,
-                         p[0].t->name)
-              : 0;
-}
-
-static void weight_free(void *self, struct pb_weight *w)
-{
-    cpu *d = self;
-    if (!w)
-        return;
-    slab_drop(d, w->slab);
-    d->host->free(d->host, w);
-}
-
-/* A kernel is verified before the first weight is packed for it. */
-static int verify_once(cpu *d, const struct pb_weight *w, pb_err *err)
-{
-    if (!w->k || !d->cfg->verify)
-        return 0;
-    for (int i = 0; i < d->n_verified; i++)
-        if (d->verified[i] == w->k)
-            return 0;
-    int rc = cpu_verify_linear(d, w->k, err);
-    if (!rc && d->n_verified < (int)(sizeof d->verified / sizeof d->verified[0]))
-        d->verified[d->n_verified++] = w->k;
-    return rc;
-}
-
-static int weight(void *self, int32_t role, int32_t n, const pb_piece *p, struct pb_weight **out,
-                  uint64_t *bytes, pb_err *err)
-{
-    cpu *d = self;
-    struct pb_weight *w = d->host->alloc(d->host, sizeof *w, 0, "weights");
-    if (!w)
-        return cpu_fail(err, PB_E_NOMEM, "backend-cpu: no memory for a weight's handle");
-    w->role = role;
-    int rc = shape_of(w, n, p, err);
-    if (!rc)
-        rc = role == PB_ROLE_VECTOR ? load_vector(d, w, n, p, bytes, err)
-                                    : load_matrix(d, w, n, p, bytes, err);
-    if (!rc)
-        rc = verify_once(d, w, err);
-    if (rc) {
-        weight_free(d, w);
-        return rc;
-    }
-    *out = w;
-    return 0;
 }
 
 /* ---- KV ------------------------------------------------------------------------ */
@@ -357,18 +164,14 @@ static void destroy(void *self)
     cpu *d = self;
     if (!d)
         return;
-    while (d->slabs) { /* weights are freed before; this is what a failed load left */
-        cpu_slab *s = d->slabs;
-        s->live = 1;
-        slab_drop(d, s);
-    }
+    cpu_weights_end(d); /* weights are freed before; this is what a failed load left */
     d->host->free(d->host, d);
 }
 
 static const pb_backend vtable = {
     .size = sizeof(pb_backend),
-    .weight = weight,
-    .weight_free = weight_free,
+    .weight = cpu_weight,
+    .weight_free = cpu_weight_free,
     .kv_group = kv_group,
     .arena = arena,
     .arena_free = arena_free,

@@ -2,10 +2,12 @@
  *
  * plugins/backend-cpu/cpu.h - what the files of backend-cpu share.
  *
- *   cpu.c     descriptor, weights, arenas        pack.c        packed panels, their plain-C rows
- *   exec.c    compile: buffers and work sizes     rows.c        table of rows, choice, verify
- *   step.c    one step on the thread team         attend_ref.c  KV formats in plain C
- *   layers.c  the operations of a step            elem*.c       elementwise operations
+ *   cpu.c      descriptor, arenas                 stored.c      stored types, their blocks
+ *   weights.c  weights, packed on the team        pack.c        packed panels (panel.h)
+ *   exec.c     compile: buffers and work sizes    linear_any.c  products in plain C
+ *   step.c     one step on the thread team        attend_ref.c  KV formats in plain C
+ *   layers.c   the operations of a step           elem*.c       elementwise operations
+ *   rows.c     table of rows, choice              verify.c      check before the first use
  *   linear_*.c, attend_*.c   rows for one instruction set each
  *
  * Invariant: threads divide outputs, never a chain of additions, and every row of a table gives
@@ -77,14 +79,41 @@ int cpu_is_extra(const cpu *d, const void *row); /* 1: of a kernels plugin */
 int cpu_verify_linear(const cpu *d, const pb_linear_kernel *k, pb_err *err);
 int cpu_verify_kvfmt(const cpu *d, const pb_kvfmt *f, pb_err *err);
 
-/* ---- packed panels (pack.c) ------------------------------------------------- */
+/* ---- stored types and packed panels (stored.c, pack.c; layouts: panel.h) ------------ */
+
+#define CPU_FLOAT_TYPES(F) F(F32) F(F16) F(BF16)
+#define CPU_QUANT_TYPES(F)                                                                         \
+    F(Q8_0)                                                                                        \
+    F(Q4_0)                                                                                        \
+    F(Q4_1) F(Q5_0) F(Q5_1) F(Q2_K) F(Q3_K) F(Q4_K) F(Q5_K) F(Q6_K) F(IQ4_NL) F(IQ4_XS) F(MXFP4)
+
+typedef struct cpu_stored { /* a type as it is stored: blocks of n elements */
+    int32_t type;
+    const char *name;
+    int32_t n, bytes;
+    int32_t n_halves, half[2]; /* f16 scale and minimum: where in a block */
+} cpu_stored;
+
+typedef struct cpu_unit { /* a stored block as it lies in a panel */
+    uint32_t plane[8][8]; /* of each 32 elements: words of the planes */
+    uint8_t half[2][2], bytes[16];
+} cpu_unit;
+
+const cpu_stored *cpu_stored_of(int32_t type); /* NULL: no product knows it */
+const char *cpu_type_name(int32_t type);       /* of every type that files hold */
+void cpu_unpack(const cpu_stored *t, const uint8_t *src, cpu_unit *u); /* not of floats */
 
 uint64_t cpu_packed_bytes_of(int32_t type, int64_t rows, int64_t cols);
-uint64_t cpu_panel_bytes(int32_t type, int64_t cols);
-int cpu_pack(int32_t type, const pb_piece *p, int32_t n, void *dst);
+int cpu_pack(int32_t type, const pb_piece *p, int32_t n, void *dst, int64_t panel0, int64_t panel1);
 void cpu_packed_row(int32_t type, const void *w, int64_t rows, int64_t cols, int64_t r, float *y);
-/* w[r][k] of a panel as the float that PB_X_F32 products use */
-float cpu_packed_at(int32_t type, const uint8_t *panel, int64_t cols, int lane, int64_t k);
+/* of a panel: element k of a row of floats; the number of element k in block b; scale and minimum
+ * of a group; the elements of a group as the floats that PB_X_F32 products use */
+float cpu_float_at(int32_t type, const uint8_t *panel, size_t lane, size_t k);
+int cpu_quant_at(int32_t type, const uint8_t *panel, size_t b, size_t lane, size_t k);
+float cpu_scale_at(int32_t type, const uint8_t *panel, int64_t cols, size_t g, size_t lane,
+                   float *m);
+void cpu_group_at(int32_t type, const uint8_t *panel, int64_t cols, size_t g, size_t lane,
+                  float *v);
 /* rows of pieces as f32 (PB_ROLE_VECTOR); 0 or PB_E_* */
 int cpu_read_f32(const pb_piece *p, int32_t n, float *out);
 
@@ -94,9 +123,10 @@ int cpu_read_f32(const pb_piece *p, int32_t n, float *out);
     {                                                                                              \
         return cpu_packed_bytes_of(PB_##TYPE, rows, cols);                                         \
     }                                                                                              \
-    static int pack_##TYPE(const pb_piece *p, int32_t n, void *dst)                                \
+    static int pack_##TYPE(const pb_piece *p, int32_t n, void *dst, int64_t panel0,                \
+                           int64_t panel1)                                                         \
     {                                                                                              \
-        return cpu_pack(PB_##TYPE, p, n, dst);                                                     \
+        return cpu_pack(PB_##TYPE, p, n, dst, panel0, panel1);                                     \
     }                                                                                              \
     static void row_##TYPE(const void *w, int64_t rows, int64_t cols, int64_t r, float *y)         \
     {                                                                                              \
@@ -242,6 +272,11 @@ int cpu_fail(pb_err *err, int code, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)))
 #endif
     ;
+/* weights.c */
+int cpu_weight(void *self, int32_t role, int32_t n, const pb_piece *p, struct pb_weight **out,
+               uint64_t *bytes, pb_err *err);
+void cpu_weight_free(void *self, struct pb_weight *w);
+void cpu_weights_end(cpu *d); /* frees what weights were not */
 /* exec.c */
 int cpu_compile(void *self, const pb_program *p, const pb_limits *lim, struct pb_exec **out,
                 pb_err *err);

@@ -1,186 +1,146 @@
 /* SPDX-License-Identifier: MIT
  *
- * plugins/backend-cpu/pack.c - packed panels of 16 rows, and the plain-C linear rows that define
- * the bits of a product (docs/numerics.md).
+ * plugins/backend-cpu/pack.c - from stored rows to packed panels (panel.h), and single elements
+ * of a panel.
  *
- * All own rows share these layouts, whatever their instruction set. A panel of [16][cols]:
- *   Q8_0  u8 [cols/32][8 k4][16 rows][4 k] = q + 128, then f16 d [cols/32][16]
- *   Q4_0  u8 [cols/32][4][16 rows][4]: byte (i, r, j) holds k = 4i + j in its low half and
- *         k = 16 + 4i + j in its high half, then f16 d [cols/32][16]
- *   Q4_1  as Q4_0, but f16 {d [16], m [16]} [cols/32]
- *   F16   f16 [cols][16];  F32  f32 [cols][16]
- * each part padded to 64 bytes. Rows beyond the last are zero. Invariant: packing loses nothing.
+ * All own rows of the tables share these panels, whatever their instruction set. Invariant: a
+ * panel is written by the thread that was asked for it, every byte of it; lanes beyond the last
+ * row are zero.
  */
-#include "cpu.h"
 #include "math.h"
+#include "panel.h"
 
 #include <stdlib.h>
 
-typedef struct stored { /* a type as it is stored: blocks of n elements in b bytes */
-    int32_t type, n, b;
-} stored;
-
-static const stored stored_types[] = {
-    { PB_F32, 1, 4 },    { PB_F16, 1, 2 },    { PB_Q8_0, 32, 34 },
-    { PB_Q4_0, 32, 18 }, { PB_Q4_1, 32, 20 },
-};
-
-static const stored *stored_of(int32_t type)
-{
-    for (size_t i = 0; i < sizeof stored_types / sizeof stored_types[0]; i++)
-        if (stored_types[i].type == type)
-            return &stored_types[i];
-    return NULL;
-}
-
-/* bytes of the part of a panel before the scales */
-static uint64_t quants_bytes(int32_t type, int64_t cols)
-{
-    uint64_t n = (uint64_t)cols;
-    switch (type) {
-    case PB_Q8_0: return n * CPU_ROWS;
-    case PB_Q4_0:
-    case PB_Q4_1: return n * CPU_ROWS / 2;
-    case PB_F16: return CPU_ALIGN64(n * CPU_ROWS * 2);
-    default: return n * CPU_ROWS * 4;
-    }
-}
-
-uint64_t cpu_panel_bytes(int32_t type, int64_t cols)
-{
-    uint64_t blocks = (uint64_t)cols / CPU_BLOCK, scales = 0;
-    if (type == PB_Q8_0 || type == PB_Q4_0)
-        scales = CPU_ALIGN64(blocks * 32);
-    if (type == PB_Q4_1)
-        scales = blocks * 64;
-    return quants_bytes(type, cols) + scales;
-}
-
 uint64_t cpu_packed_bytes_of(int32_t type, int64_t rows, int64_t cols)
 {
-    return (uint64_t)((rows + CPU_ROWS - 1) / CPU_ROWS) * cpu_panel_bytes(type, cols);
+    return (uint64_t)((rows + CPU_ROWS - 1) / CPU_ROWS) * panel_size(type, cols);
 }
 
-static void put_half(uint8_t *panel, uint64_t at, size_t i, const uint8_t *src)
-{
-    memcpy(panel + at + 2 * i, src, 2);
-}
+/* ---- rows of a stack of pieces ------------------------------------------------ */
 
-/* one stored row into its lane of a panel */
-static void pack_row(int32_t type, const uint8_t *src, int64_t cols, uint8_t *panel, size_t lane)
-{
-    uint64_t scales = quants_bytes(type, cols);
-    size_t nb = (size_t)cols / CPU_BLOCK, n = (size_t)cols;
-    if (type == PB_F32) {
-        for (size_t k = 0; k < n; k++)
-            memcpy(panel + (k * CPU_ROWS + lane) * 4, src + 4 * k, 4);
-    } else if (type == PB_F16) {
-        for (size_t k = 0; k < n; k++)
-            memcpy(panel + (k * CPU_ROWS + lane) * 2, src + 2 * k, 2);
-    } else if (type == PB_Q8_0) {
-        for (size_t b = 0; b < nb; b++, src += 34) {
-            put_half(panel, scales, b * CPU_ROWS + lane, src);
-            for (size_t k = 0; k < CPU_BLOCK; k++)
-                panel[b * 512 + k / 4 * 64 + lane * 4 + k % 4] = (uint8_t)(src[2 + k] ^ 0x80);
-        }
-    } else {
-        size_t head = type == PB_Q4_1 ? 4 : 2;
-        for (size_t b = 0; b < nb; b++, src += head + 16) {
-            put_half(panel, scales, b * CPU_ROWS * (head / 2) + lane, src);
-            if (type == PB_Q4_1)
-                put_half(panel, scales, b * CPU_ROWS * 2 + CPU_ROWS + lane, src + 2);
-            for (size_t k = 0; k < 16; k++)
-                panel[b * 256 + k / 4 * 64 + lane * 4 + k % 4] = src[head + k];
-        }
-    }
-}
+typedef struct reader {
+    const pb_piece *p;
+    int32_t n;
+    const cpu_stored *t;
+    uint8_t *tmp; /* [16] rows, for tensors that have no data in memory */
+    size_t tmp_row;
+} reader;
 
-/* Calls put for each row of the pieces, in order. */
-static int each_row(const pb_piece *p, int32_t n, int32_t type,
-                    void (*put)(void *arg, int64_t row, const uint8_t *src), void *arg)
+static int reader_open(reader *r, const pb_piece *p, int32_t n, int32_t type)
 {
-    const stored *t = stored_of(type);
-    int64_t row = 0;
+    *r = (reader){ .p = p, .n = n, .t = cpu_stored_of(type) };
     for (int32_t i = 0; i < n; i++) {
         const pb_tensor *x = p[i].t;
-        if (!t || x->type != type || p[i].col0 % t->n || p[i].n_cols % t->n)
+        if (!r->t || x->type != type || p[i].col0 % r->t->n || p[i].n_cols % r->t->n)
             return PB_E_UNSUPPORTED;
-        size_t skip = (size_t)(p[i].col0 / t->n) * (size_t)t->b;
-        uint8_t *tmp = x->data ? NULL : malloc((size_t)x->row_bytes);
-        if (!x->data && !tmp)
-            return PB_E_NOMEM;
-        for (int64_t r = 0; r < p[i].n_rows; r++, row++) {
+        if (x->row_bytes / (uint64_t)r->t->bytes <
+            (uint64_t)(p[i].col0 + p[i].n_cols) / (uint64_t)r->t->n)
+            return PB_E_FORMAT; /* a reader that says too little */
+        if (!x->data && x->row_bytes > r->tmp_row)
+            r->tmp_row = (size_t)x->row_bytes;
+    }
+    r->tmp = r->tmp_row ? malloc(r->tmp_row * CPU_ROWS) : NULL;
+    return r->tmp_row && !r->tmp ? PB_E_NOMEM : 0;
+}
+
+/* The stored rows [row0, row0 + 16) of the stack, n of them; they lie until the next call. */
+static int reader_rows(const reader *r, int64_t row0, const uint8_t *rows[CPU_ROWS], int *n)
+{
+    *n = 0;
+    for (int32_t i = 0; i < r->n && *n < CPU_ROWS; i++) {
+        const pb_piece *p = &r->p[i];
+        size_t skip = (size_t)(p->col0 / r->t->n) * (size_t)r->t->bytes;
+        for (; row0 < p->n_rows && *n < CPU_ROWS; row0++, (*n)++) {
             const uint8_t *src =
-                (const uint8_t *)x->data + (uint64_t)(p[i].row0 + r) * x->row_bytes;
-            if (tmp) {
-                int rc = x->read(x, p[i].row0 + r, 1, tmp);
-                if (rc) {
-                    free(tmp);
+                (const uint8_t *)p->t->data + (uint64_t)(p->row0 + row0) * p->t->row_bytes;
+            if (!p->t->data) {
+                uint8_t *tmp = r->tmp + (size_t)*n * r->tmp_row;
+                int rc = p->t->read(p->t, p->row0 + row0, 1, tmp);
+                if (rc)
                     return rc;
-                }
                 src = tmp;
             }
-            put(arg, row, src + skip);
+            rows[*n] = src + skip;
         }
-        free(tmp);
+        row0 -= p->n_rows;
+        row0 = row0 < 0 ? 0 : row0;
     }
     return 0;
 }
 
-typedef struct pack_arg {
-    int32_t type;
-    int64_t cols;
-    uint64_t panel;
-    uint8_t *dst;
-} pack_arg;
+/* ---- packing -------------------------------------------------------------------- */
 
-static void pack_put(void *arg, int64_t row, const uint8_t *src)
+static void put_words(uint32_t *out, const uint8_t *const rows[CPU_ROWS], int n, int64_t cols)
 {
-    const pack_arg *a = arg;
-    pack_row(a->type, src, a->cols, a->dst + (uint64_t)(row / CPU_ROWS) * a->panel,
-             (size_t)(row % CPU_ROWS));
+    for (int64_t k = 0; k < cols; k += 16) /* a few lines of each row at a time */
+        for (int r = 0; r < n; r++)
+            for (int64_t j = k; j < k + 16 && j < cols; j++)
+                memcpy(&out[j * CPU_ROWS + r], rows[r] + 4 * j, 4);
 }
 
-int cpu_pack(int32_t type, const pb_piece *p, int32_t n, void *dst)
+static void put_shorts(uint16_t *out, const uint8_t *const rows[CPU_ROWS], int n, int64_t cols)
 {
-    pack_arg a = { type, p[0].n_cols, cpu_panel_bytes(type, p[0].n_cols), dst };
-    int64_t rows = 0;
-    for (int32_t i = 0; i < n; i++)
-        rows += p[i].n_rows;
-    memset(dst, 0, cpu_packed_bytes_of(type, rows, a.cols));
-    return each_row(p, n, type, pack_put, &a);
+    for (int64_t k = 0; k < cols; k += 32)
+        for (int r = 0; r < n; r++)
+            for (int64_t j = k; j < k + 32 && j < cols; j++)
+                memcpy(&out[j * CPU_ROWS + r], rows[r] + 2 * j, 2);
 }
 
-typedef struct f32_arg {
-    int32_t type;
-    int64_t cols;
-    float *out;
-} f32_arg;
-
-static void f32_put(void *arg, int64_t row, const uint8_t *src)
+/* One stored unit into its lane. */
+static void put_unit(int32_t type, const cpu_unit *u, uint8_t *quants, uint8_t *record, size_t lane)
 {
-    const f32_arg *a = arg;
-    float *y = a->out + row * a->cols;
-    for (int64_t k = 0; k < a->cols; k++) {
-        uint16_t h;
-        if (a->type == PB_F32) {
-            memcpy(&y[k], src + 4 * k, 4);
-        } else {
-            memcpy(&h, src + 2 * k, 2);
-            y[k] = m_half(h);
-        }
+    const size_t blocks = (size_t)panel_unit(type) / CPU_BLOCK, words = panel_block(type) / 64;
+    const size_t halves = (size_t)panel_halves(type), bytes = (size_t)panel_bytes(type);
+    for (size_t b = 0; b < blocks; b++)
+        for (size_t i = 0; i < words; i++)
+            memcpy(quants + (b * words + i) * 64 + lane * 4, &u->plane[b][i], 4);
+    for (size_t i = 0; i < halves; i++)
+        memcpy(record + (i * CPU_ROWS + lane) * 2, u->half[i], 2);
+    for (size_t i = 0; i < bytes; i++)
+        record[halves * 32 + i * CPU_ROWS + lane] = u->bytes[i];
+}
+
+static void pack_panel(const cpu_stored *t, const uint8_t *const rows[CPU_ROWS], int n,
+                       int64_t cols, uint8_t *panel)
+{
+    const int32_t type = t->type;
+    uint64_t scales = panel_scales(type, cols), size = panel_size(type, cols);
+    if (n < CPU_ROWS)
+        memset(panel, 0, size);
+    else
+        memset(panel + size - 64, 0, 64); /* what pads it */
+    if (panel_is_float(type)) {
+        if (type == PB_F32)
+            put_words((uint32_t *)(void *)panel, rows, n, cols);
+        else
+            put_shorts((uint16_t *)(void *)panel, rows, n, cols);
+        return;
     }
+    size_t per = (size_t)panel_unit(type) / CPU_BLOCK * panel_block(type);
+    for (size_t u = 0; u < (size_t)cols / (size_t)panel_unit(type); u++)
+        for (int r = 0; r < n; r++) {
+            cpu_unit unit;
+            cpu_unpack(t, rows[r] + u * (size_t)t->bytes, &unit);
+            put_unit(type, &unit, panel + u * per, panel + scales + u * panel_record(type),
+                     (size_t)r);
+        }
 }
 
-int cpu_read_f32(const pb_piece *p, int32_t n, float *out)
+int cpu_pack(int32_t type, const pb_piece *p, int32_t n, void *dst, int64_t panel0, int64_t panel1)
 {
-    f32_arg a = { p[0].t->type, p[0].n_cols, out };
-    if (a.type != PB_F32 && a.type != PB_F16)
-        return PB_E_UNSUPPORTED;
-    return each_row(p, n, a.type, f32_put, &a);
+    reader r;
+    const uint8_t *rows[CPU_ROWS];
+    uint64_t bytes = panel_size(type, p[0].n_cols);
+    int rc = reader_open(&r, p, n, type), got;
+    for (int64_t i = panel0; i < panel1 && !rc; i++) {
+        rc = reader_rows(&r, i * CPU_ROWS, rows, &got);
+        if (!rc)
+            pack_panel(r.t, rows, got, p[0].n_cols, (uint8_t *)dst + (uint64_t)i * bytes);
+    }
+    free(r.tmp);
+    return rc;
 }
-
-/* ---- reading a panel ------------------------------------------------------- */
 
 static float half_at(const uint8_t *p, size_t i)
 {
@@ -189,134 +149,112 @@ static float half_at(const uint8_t *p, size_t i)
     return m_half(h);
 }
 
-/* scale of a block; which: 1 for the minimum of Q4_1 */
-static float scale_at(int32_t type, const uint8_t *panel, int64_t cols, size_t b, size_t lane,
-                      size_t which)
+/* element k of a float type */
+static float float_at(int32_t type, const uint8_t *p, size_t k)
 {
-    size_t per = type == PB_Q4_1 ? 2 : 1;
-    return half_at(panel + quants_bytes(type, cols), (b * per + which) * CPU_ROWS + lane);
-}
-
-/* the stored integer: Q8_0 -128..127, Q4_0 -8..7, Q4_1 0..15 */
-static int quant_at(int32_t type, const uint8_t *panel, size_t b, size_t lane, size_t k)
-{
-    if (type == PB_Q8_0)
-        return panel[b * 512 + k / 4 * 64 + lane * 4 + k % 4] - 128;
-    uint8_t v = panel[b * 256 + k % 16 / 4 * 64 + lane * 4 + k % 4];
-    int q = k < 16 ? v & 15 : v >> 4;
-    return type == PB_Q4_0 ? q - 8 : q;
-}
-
-float cpu_packed_at(int32_t type, const uint8_t *panel, int64_t cols, int lane, int64_t k)
-{
-    size_t l = (size_t)lane, b = (size_t)k / CPU_BLOCK, j = (size_t)k % CPU_BLOCK;
     float v;
-    switch (type) {
-    case PB_F32: memcpy(&v, panel + ((size_t)k * CPU_ROWS + l) * 4, 4); return v;
-    case PB_F16: return half_at(panel, (size_t)k * CPU_ROWS + l);
-    case PB_Q4_1:
-        return CPU_FMA(scale_at(type, panel, cols, b, l, 0), (float)quant_at(type, panel, b, l, j),
-                       scale_at(type, panel, cols, b, l, 1));
-    default: return scale_at(type, panel, cols, b, l, 0) * (float)quant_at(type, panel, b, l, j);
+    uint16_t h;
+    if (type == PB_F16)
+        return half_at(p, k);
+    if (type == PB_BF16) {
+        memcpy(&h, p + 2 * k, 2);
+        return m_float((uint32_t)h << 16);
     }
+    memcpy(&v, p + 4 * k, 4);
+    return v;
+}
+
+int cpu_read_f32(const pb_piece *p, int32_t n, float *out)
+{
+    reader r;
+    const uint8_t *rows[CPU_ROWS];
+    int32_t type = p[0].t->type;
+    int64_t all = 0;
+    int got, rc = panel_is_float(type) ? reader_open(&r, p, n, type) : PB_E_UNSUPPORTED;
+    if (rc)
+        return rc;
+    for (int32_t i = 0; i < n; i++)
+        all += p[i].n_rows;
+    for (int64_t i = 0; i < all && !rc; i += CPU_ROWS) {
+        rc = reader_rows(&r, i, rows, &got);
+        for (int j = 0; j < got && !rc; j++)
+            for (int64_t k = 0; k < p[0].n_cols; k++)
+                *out++ = float_at(type, rows[j], (size_t)k);
+    }
+    free(r.tmp);
+    return rc;
+}
+
+/* ---- reading a panel -------------------------------------------------------------- */
+
+int cpu_quant_at(int32_t type, const uint8_t *panel, size_t b, size_t lane, size_t k)
+{
+    const size_t low = (size_t)panel_low(type), high = (size_t)panel_high(type), g = k / 4;
+    const uint8_t *p = panel + b * panel_block(type) + lane * 4 + k % 4;
+    int q;
+    if (low == 8)
+        q = p[64 * g];
+    else if (low == 4)
+        q = p[64 * (g % 4)] >> g / 4 * 4 & 15;
+    else
+        q = p[64 * (g / 4)] >> g % 4 * 2 & 3;
+    p += 64 * low;
+    if (high == 1)
+        q |= (p[0] >> g & 1) << low;
+    else if (high == 2)
+        q |= (p[64 * (g / 4)] >> g % 4 * 2 & 3) << low;
+    return panel_table(type) ? panel_table(type)[q] : q - panel_zero(type);
+}
+
+float cpu_scale_at(int32_t type, const uint8_t *panel, int64_t cols, size_t g, size_t lane,
+                   float *m)
+{
+    const size_t per = (size_t)(panel_unit(type) / panel_group(type));
+    const uint8_t *r = panel + panel_scales(type, cols) + g / per * panel_record(type);
+    const uint8_t *c = r + 32 * (size_t)panel_halves(type) + lane; /* bytes */
+    *m = panel_has_min(type) ? half_at(r, CPU_ROWS + lane) : 0.0f;
+    g %= per;
+    switch (type) {
+    case PB_MXFP4: return panel_exponent(c[0]);
+    case PB_Q4_K:
+    case PB_Q5_K:
+        *m *= (float)c[(2 * g + 1) * CPU_ROWS];
+        return half_at(r, lane) * (float)c[2 * g * CPU_ROWS];
+    case PB_Q2_K:
+        *m *= (float)(c[g * CPU_ROWS] >> 4);
+        return half_at(r, lane) * (float)(c[g * CPU_ROWS] & 15);
+    case PB_Q3_K:
+    case PB_Q6_K:
+    case PB_IQ4_XS: return half_at(r, lane) * (float)(int8_t)c[g * CPU_ROWS];
+    default: return half_at(r, lane);
+    }
+}
+
+void cpu_group_at(int32_t type, const uint8_t *panel, int64_t cols, size_t g, size_t lane, float *v)
+{
+    const size_t n = (size_t)panel_group(type);
+    float m, d = cpu_scale_at(type, panel, cols, g, lane, &m);
+    for (size_t i = 0, k = g * n; i < n; i++, k++) {
+        float q = (float)cpu_quant_at(type, panel, k / CPU_BLOCK, lane, k % CPU_BLOCK);
+        v[i] = panel_has_min(type) ? CPU_FMA(d, q, m) : d * q;
+    }
+}
+
+float cpu_float_at(int32_t type, const uint8_t *panel, size_t lane, size_t k)
+{
+    return float_at(type, panel, k * CPU_ROWS + lane);
 }
 
 void cpu_packed_row(int32_t type, const void *w, int64_t rows, int64_t cols, int64_t r, float *y)
 {
-    const uint8_t *panel =
-        (const uint8_t *)w + (uint64_t)(r / CPU_ROWS) * cpu_panel_bytes(type, cols);
+    const uint8_t *panel = (const uint8_t *)w + (uint64_t)(r / CPU_ROWS) * panel_size(type, cols);
+    const size_t lane = (size_t)(r % CPU_ROWS), n = (size_t)cols;
     (void)rows;
-    for (int64_t k = 0; k < cols; k++)
-        y[k] = cpu_packed_at(type, panel, cols, (int)(r % CPU_ROWS), k);
-}
-
-/* ---- the plain-C rows --------------------------------------------------------- */
-
-/* Float product: one chain, k ascending. */
-static float dot_f32(int32_t type, const uint8_t *panel, int64_t cols, int lane, const float *x)
-{
-    float acc = 0.0f;
-    for (int64_t k = 0; k < cols; k++)
-        acc = CPU_FMA(cpu_packed_at(type, panel, cols, lane, k), x[k], acc);
-    return acc;
-}
-
-/* Quantized product: exact within a block, one chain over blocks. */
-static float dot_q8(int32_t type, const uint8_t *panel, int64_t cols, int lane, const char *x)
-{
-    float acc = 0.0f;
-    for (int64_t b = 0; b < cols / CPU_BLOCK; b++) {
-        const int8_t *q = (const int8_t *)x + b * CPU_BLOCK;
-        float d;
-        int32_t s, isum = 0;
-        memcpy(&d, x + pb_x_q8_d(cols) + 4 * b, 4);
-        memcpy(&s, x + pb_x_q8_s(cols) + 4 * b, 4);
-        for (size_t k = 0; k < CPU_BLOCK; k++)
-            isum += quant_at(type, panel, (size_t)b, (size_t)lane, k) * q[k];
-        acc =
-            CPU_FMA(scale_at(type, panel, cols, (size_t)b, (size_t)lane, 0) * d, (float)isum, acc);
-        if (type == PB_Q4_1)
-            acc =
-                CPU_FMA(scale_at(type, panel, cols, (size_t)b, (size_t)lane, 1) * d, (float)s, acc);
+    if (panel_is_float(type)) {
+        for (size_t k = 0; k < n; k++)
+            y[k] = cpu_float_at(type, panel, lane, k);
+        return;
     }
-    return acc;
+    for (size_t g = 0, per = (size_t)panel_group(type); g < n / per; g++)
+        cpu_group_at(type, panel, cols, g, lane, y + g * per);
 }
-
-static void run(int32_t type, int32_t x_format, const pb_linear_args *a, int64_t p0, int64_t p1)
-{
-    uint64_t bytes = cpu_panel_bytes(type, a->cols);
-    for (int64_t p = p0; p < p1; p++) {
-        const uint8_t *panel = (const uint8_t *)a->w + (uint64_t)p * bytes;
-        for (int32_t i = 0; i < a->n_x; i++) {
-            const char *x = (const char *)a->x + (size_t)i * a->x_stride;
-            for (int64_t r = p * CPU_ROWS; r < a->rows && r < (p + 1) * CPU_ROWS; r++)
-                a->y[i * a->y_stride + r] =
-                    x_format == PB_X_Q8 ? dot_q8(type, panel, a->cols, (int)(r % CPU_ROWS), x)
-                                        : dot_f32(type, panel, a->cols, (int)(r % CPU_ROWS),
-                                                  (const float *)(const void *)x);
-        }
-    }
-}
-
-static int always(void)
-{
-    return 1;
-}
-
-#define ROW(TYPE, X)                                                                               \
-    static void run_##TYPE##_##X(const pb_linear_args *a, int64_t p0, int64_t p1)                  \
-    {                                                                                              \
-        run(PB_##TYPE, PB_X_##X, a, p0, p1);                                                       \
-    }                                                                                              \
-    static const pb_linear_kernel row_##TYPE##_##X = {                                             \
-        .size = sizeof(pb_linear_kernel),                                                          \
-        .name = #TYPE "_" #X "_any",                                                               \
-        .isa = "any",                                                                              \
-        .w_type = PB_##TYPE,                                                                       \
-        .x_format = PB_X_##X,                                                                      \
-        .panel_rows = CPU_ROWS,                                                                    \
-        .usable = always,                                                                          \
-        .packed_bytes = bytes_##TYPE,                                                              \
-        .pack = pack_##TYPE,                                                                       \
-        .run = run_##TYPE##_##X,                                                                   \
-        .row = row_##TYPE,                                                                         \
-    };
-
-CPU_PACKING(F32)
-CPU_PACKING(F16)
-CPU_PACKING(Q8_0)
-CPU_PACKING(Q4_0)
-CPU_PACKING(Q4_1)
-ROW(F32, F32)
-ROW(F16, F32)
-ROW(Q8_0, F32)
-ROW(Q4_0, F32)
-ROW(Q4_1, F32)
-ROW(Q8_0, Q8)
-ROW(Q4_0, Q8)
-ROW(Q4_1, Q8)
-
-const pb_linear_kernel *const cpu_linear_any[] = {
-    &row_F32_F32, &row_F16_F32, &row_Q8_0_F32, &row_Q4_0_F32, &row_Q4_1_F32,
-    &row_Q8_0_Q8, &row_Q4_0_Q8, &row_Q4_1_Q8,  NULL,
-};

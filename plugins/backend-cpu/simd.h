@@ -15,6 +15,20 @@
 
 #define UNROLL _Pragma("GCC unroll 16")
 
+ALWAYS float load_f32(const char *p)
+{
+    float x;
+    memcpy(&x, p, 4);
+    return x;
+}
+
+ALWAYS int32_t load_i32(const char *p)
+{
+    int32_t x;
+    memcpy(&x, p, 4);
+    return x;
+}
+
 #ifdef CPU_AVX512_H
 typedef __m512 v16;
 typedef __m512i i16; /* sixteen int32_t */
@@ -27,12 +41,55 @@ ALWAYS v16 v_from(i16 x)
 {
     return _mm512_cvtepi32_ps(x);
 }
-/* (p[i] >> shift & mask) - off of sixteen uint32_t, as floats: exact */
-ALWAYS v16 v_bytes(const uint8_t *p, int shift, int32_t mask, int32_t off)
+ALWAYS i16 i_add(i16 a, i16 b)
+{
+    return _mm512_add_epi32(a, b);
+}
+/* p[i] >> shift & mask of sixteen uint32_t */
+ALWAYS i16 i_field(const uint8_t *p, int shift, int32_t mask)
 {
     __m512i v = _mm512_srl_epi32(_mm512_loadu_si512(p), _mm_cvtsi32_si128(shift));
-    v = _mm512_and_si512(v, _mm512_set1_epi32(mask));
-    return _mm512_cvtepi32_ps(_mm512_sub_epi32(v, _mm512_set1_epi32(off)));
+    return _mm512_and_si512(v, _mm512_set1_epi32(mask));
+}
+ALWAYS i16 i_left(i16 x, const int shift)
+{
+    return _mm512_slli_epi32(x, (unsigned)shift);
+}
+/* sixteen bytes as floats */
+ALWAYS v16 v_u8(const uint8_t *p)
+{
+    return _mm512_cvtepi32_ps(
+        _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(const void *)p)));
+}
+ALWAYS v16 v_i8(const uint8_t *p)
+{
+    return _mm512_cvtepi32_ps(
+        _mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)(const void *)p)));
+}
+/* their halves of four bits */
+ALWAYS v16 v_nibble(const uint8_t *p, const int high)
+{
+    __m512i v = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(const void *)p));
+    v = high ? _mm512_srli_epi32(v, 4) : _mm512_and_si512(v, _mm512_set1_epi32(15));
+    return _mm512_cvtepi32_ps(v);
+}
+/* panel_exponent() of sixteen bytes */
+ALWAYS v16 v_exponent(const uint8_t *p)
+{
+    __m512i v = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(const void *)p));
+    v = _mm512_max_epu32(_mm512_slli_epi32(v, 23), _mm512_set1_epi32(0x400000));
+    return _mm512_mul_ps(_mm512_castsi512_ps(v), _mm512_set1_ps(0.5f));
+}
+/* sixteen bfloat16 */
+ALWAYS v16 v_load_bf16(const uint8_t *p)
+{
+    __m512i v = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)(const void *)p));
+    return _mm512_castsi512_ps(_mm512_slli_epi32(v, 16));
+}
+/* table[i] of sixteen int8_t, as floats; i in 0..15 */
+ALWAYS v16 v_look(const int8_t *table, i16 i)
+{
+    return _mm512_permutexvar_ps(i, v_i8((const uint8_t *)table));
 }
 
 ALWAYS v16 v_set(float x)
@@ -126,16 +183,75 @@ ALWAYS v16 v_from(i16 x)
 {
     return (v16){ _mm256_cvtepi32_ps(x.a), _mm256_cvtepi32_ps(x.b) };
 }
-ALWAYS __m256 v_bytes8(const uint8_t *p, int shift, int32_t mask, int32_t off)
+ALWAYS i16 i_add(i16 x, i16 y)
+{
+    return (i16){ _mm256_add_epi32(x.a, y.a), _mm256_add_epi32(x.b, y.b) };
+}
+ALWAYS __m256i i_field8(const uint8_t *p, int shift, int32_t mask)
 {
     __m256i v = _mm256_loadu_si256((const __m256i *)(const void *)p);
-    v = _mm256_srl_epi32(v, _mm_cvtsi32_si128(shift));
-    v = _mm256_and_si256(v, _mm256_set1_epi32(mask));
-    return _mm256_cvtepi32_ps(_mm256_sub_epi32(v, _mm256_set1_epi32(off)));
+    return _mm256_and_si256(_mm256_srl_epi32(v, _mm_cvtsi32_si128(shift)), _mm256_set1_epi32(mask));
 }
-ALWAYS v16 v_bytes(const uint8_t *p, int shift, int32_t mask, int32_t off)
+ALWAYS i16 i_field(const uint8_t *p, int shift, int32_t mask)
 {
-    return (v16){ v_bytes8(p, shift, mask, off), v_bytes8(p + 32, shift, mask, off) };
+    return (i16){ i_field8(p, shift, mask), i_field8(p + 32, shift, mask) };
+}
+ALWAYS i16 i_left(i16 x, const int shift)
+{
+    return (i16){ _mm256_slli_epi32(x.a, shift), _mm256_slli_epi32(x.b, shift) };
+}
+ALWAYS __m128i load_8(const uint8_t *p)
+{
+    return _mm_loadl_epi64((const __m128i *)(const void *)p);
+}
+ALWAYS i16 i_u8(const uint8_t *p)
+{
+    return (i16){ _mm256_cvtepu8_epi32(load_8(p)), _mm256_cvtepu8_epi32(load_8(p + 8)) };
+}
+ALWAYS v16 v_u8(const uint8_t *p)
+{
+    return v_from(i_u8(p));
+}
+ALWAYS v16 v_i8(const uint8_t *p)
+{
+    return v_from((i16){ _mm256_cvtepi8_epi32(load_8(p)), _mm256_cvtepi8_epi32(load_8(p + 8)) });
+}
+ALWAYS v16 v_nibble(const uint8_t *p, const int high)
+{
+    const __m256i low = _mm256_set1_epi32(15);
+    i16 v = i_u8(p);
+    v.a = high ? _mm256_srli_epi32(v.a, 4) : _mm256_and_si256(v.a, low);
+    v.b = high ? _mm256_srli_epi32(v.b, 4) : _mm256_and_si256(v.b, low);
+    return v_from(v);
+}
+ALWAYS __m256 v_exponent8(__m256i v)
+{
+    v = _mm256_max_epu32(_mm256_slli_epi32(v, 23), _mm256_set1_epi32(0x400000));
+    return _mm256_mul_ps(_mm256_castsi256_ps(v), _mm256_set1_ps(0.5f));
+}
+ALWAYS v16 v_exponent(const uint8_t *p)
+{
+    i16 v = i_u8(p);
+    return (v16){ v_exponent8(v.a), v_exponent8(v.b) };
+}
+ALWAYS __m256 v_bf16_8(const uint8_t *p)
+{
+    __m256i v = _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)(const void *)p));
+    return _mm256_castsi256_ps(_mm256_slli_epi32(v, 16));
+}
+ALWAYS v16 v_load_bf16(const uint8_t *p)
+{
+    return (v16){ v_bf16_8(p), v_bf16_8(p + 16) };
+}
+ALWAYS __m256 v_look8(v16 t, __m256i i)
+{
+    __m256 low = _mm256_permutevar8x32_ps(t.a, i), high = _mm256_permutevar8x32_ps(t.b, i);
+    return _mm256_blendv_ps(low, high, _mm256_castsi256_ps(_mm256_slli_epi32(i, 28)));
+}
+ALWAYS v16 v_look(const int8_t *table, i16 i)
+{
+    v16 t = v_i8((const uint8_t *)table);
+    return (v16){ v_look8(t, i.a), v_look8(t, i.b) };
 }
 
 #define V_EACH(f) ((v16){ f(x.a, y.a), f(x.b, y.b) })

@@ -735,13 +735,14 @@ static void test_plugin_rows(void **state)
 {
     static model m;
     static bench b;
-    pb_linear_kernel mine = *cpu_linear_any[5];
+    int at = 0;
+    while (cpu_linear_any[at]->w_type != PB_Q8_0 || cpu_linear_any[at]->x_format != PB_X_Q8)
+        at++;
+    pb_linear_kernel mine = *cpu_linear_any[at];
     const pb_linear_kernel *linear[] = { &mine };
     const pb_kernel_set set = { .size = sizeof set, .n_linear = 1, .linear = linear };
     float want[VOCAB], got[VOCAB];
     int32_t ids[9];
-    assert_int_equal(mine.w_type, PB_Q8_0);
-    assert_int_equal(mine.x_format, PB_X_Q8);
     make_ids(ids, 9, 3);
     make_model(&m, PB_Q8_0, PB_ROPE_PAIRS, 0, 0);
     for (int v = 0; v < 3; v++) { /* without; too slow to be chosen; the fastest */
@@ -774,12 +775,17 @@ static void test_refusals(void **state)
     assert_int_equal(b.be->compile(b.self, &m.p, &lim, &x, &err), PB_E_UNSUPPORTED);
     assert_non_null(strstr(err.msg, "org.example.x"));
     pb_tensor t = m.t[0];
-    t.type = PB_Q6_K;
+    t.type = 22; /* of the GGUF specification, without a kernel */
     t.name = "tok";
     pb_piece p = { &t, 0, 1, 0, 64 };
     assert_int_equal(b.be->weight(b.self, PB_ROLE_LINEAR, 1, &p, &w, &bytes, &err),
                      PB_E_UNSUPPORTED);
     assert_non_null(strstr(err.msg, "tok"));
+    assert_non_null(strstr(err.msg, "IQ2_S"));
+    t.type = PB_Q6_K; /* 64 columns are no block */
+    assert_int_equal(b.be->weight(b.self, PB_ROLE_LINEAR, 1, &p, &w, &bytes, &err), PB_E_FORMAT);
+    assert_non_null(strstr(err.msg, "tok"));
+    assert_non_null(strstr(err.msg, "Q6_K"));
     pb_kv_plan plan = { 24, 4 };
     assert_int_equal(b.be->kv(b.self, b.x, b.arena, ARENA, 1, &plan, &kv, &err), PB_E_INVAL);
     plan = (pb_kv_plan){ 16, 1 << 30 };

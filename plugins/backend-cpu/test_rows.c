@@ -76,8 +76,6 @@ int seconds_over(double since, double part)
 
 /* ---- one product ------------------------------------------------------------------ */
 
-enum { NORMAL, EXTREME, TINY, WILD, N_FILLS }; /* what the numbers are like */
-
 typedef struct problem {
     int64_t rows, cols, p0, p1; /* panels of 16 rows */
     int32_t n_x, y_gap, x_gap, fill, sliced, by_read;
@@ -103,62 +101,14 @@ static const pb_linear_kernel *plain_of(const pb_linear_kernel *k)
     return NULL;
 }
 
-static size_t block_bytes(int32_t type, size_t *elements, size_t *head)
-{
-    *elements = type == PB_F32 || type == PB_F16 ? 1 : 32;
-    *head = type == PB_Q4_1 ? 4 : *elements == 32 ? 2 : 0;
-    return type == PB_F32 ? 4 : type == PB_F16 ? 2 : type == PB_Q8_0 ? 34 : 16 + *head;
-}
-
-static uint16_t scale_half(int32_t fill, uint32_t *s)
-{
-    uint32_t r = rnd_next(s);
-    if (fill == NORMAL || fill == EXTREME) /* about 2^-7, either sign */
-        return (uint16_t)(0x2000u | (r & 0x83ffu));
-    if (fill == TINY) /* zeros and subnormals */
-        return (uint16_t)(r & (r & 0x10000u ? 0x8000u : 0x83ffu));
-    return (uint16_t)r;
-}
-
-/* One stored row of random blocks. */
-static void fill_stored(int32_t type, int32_t fill, int64_t cols, uint8_t *w, uint32_t *s)
-{
-    size_t n, head, bytes = block_bytes(type, &n, &head);
-    for (int64_t b = 0; b < cols / (int64_t)n; b++, w += bytes) {
-        float x = fill == WILD ? rnd_bits(s) : rnd_float(s);
-        if (fill == TINY)
-            x = m_float(m_bits(rnd_bits(s)) & 0x807fffffu);
-        if (n == 1) {
-            uint16_t h = fill == NORMAL || fill == EXTREME ? m_to_half(x) : scale_half(fill, s);
-            if (type == PB_F32)
-                memcpy(w, &x, 4);
-            else
-                memcpy(w, &h, 2);
-            continue;
-        }
-        for (size_t i = 0; i < head; i += 2) {
-            uint16_t h = scale_half(fill, s);
-            memcpy(w + i, &h, 2);
-        }
-        uint8_t same = (uint8_t)(rnd_to(s, 2) ? 0x7f : 0x80); /* Q4: 15 and 7, or 0 and 8 */
-        for (size_t i = head; i < bytes; i++) {
-            w[i] = (uint8_t)rnd_next(s);
-            if (fill == EXTREME && type == PB_Q8_0)
-                w[i] = same;
-            else if (fill == EXTREME)
-                w[i] = same & 1 ? 0xff : 0x00;
-        }
-    }
-}
-
 /* One row of inputs in format; beyond them NaN, which nobody may add. */
 static void fill_x(int32_t format, int32_t fill, int64_t cols, char *x, uint32_t *s)
 {
     if (format == PB_X_F32) {
         for (int64_t k = 0; k < cols; k++) {
-            float v = fill == WILD ? rnd_bits(s) : rnd_float(s);
-            v = fill == TINY ? m_float(m_bits(rnd_bits(s)) & 0x80ffffffu) : v;
-            v = fill == EXTREME ? v * 0x1p100f : v;
+            float v = fill == F_WILD ? rnd_bits(s) : rnd_float(s);
+            v = fill == F_TINY ? m_float(m_bits(rnd_bits(s)) & 0x80ffffffu) : v;
+            v = fill == F_EXTREME ? v * 0x1p100f : v;
             memcpy(x + 4 * k, &v, 4);
         }
         return;
@@ -166,14 +116,14 @@ static void fill_x(int32_t format, int32_t fill, int64_t cols, char *x, uint32_t
     for (int64_t b = 0; b < cols / CPU_BLOCK; b++) {
         int32_t sum = 0, sign = rnd_to(s, 2) ? 127 : -127;
         for (int64_t k = 0; k < CPU_BLOCK; k++) {
-            int32_t q = fill == EXTREME ? sign : rnd_to(s, 255) - 127;
+            int32_t q = fill == F_EXTREME ? sign : rnd_to(s, 255) - 127;
             x[b * CPU_BLOCK + k] = (char)q;
             sum += q;
         }
         float d = (rnd_float(s) + 1.0f) * 0x1p-6f;
-        if (fill == TINY)
+        if (fill == F_TINY)
             d = rnd_to(s, 2) ? 0.0f : m_float(rnd_next(s) & 0x7fffffu);
-        if (fill == WILD)
+        if (fill == F_WILD)
             d = rnd_bits(s);
         memcpy(x + pb_x_q8_d(cols) + 4 * b, &d, 4);
         memcpy(x + pb_x_q8_s(cols) + 4 * b, &sum, 4);
@@ -198,12 +148,13 @@ typedef struct stored {
 static void make_stored(stored *m, int32_t type, const problem *p)
 {
     uint32_t s = p->seed;
-    size_t n, head, bytes = block_bytes(type, &n, &head);
-    int64_t cols = p->cols + (p->sliced ? 64 : 0), rows = p->rows + (p->sliced ? 3 : 0);
+    size_t n, bytes = type_block(type, &n);
+    const int64_t more = n == 256 ? 256 : 32;
+    int64_t cols = p->cols + (p->sliced ? 2 * more : 0), rows = p->rows + (p->sliced ? 3 : 0);
     size_t row_bytes = (size_t)cols / n * bytes;
     uint8_t *d = tail_take(&mem_.stored, (size_t)rows * row_bytes, CANARY);
-    for (int64_t r = 0; r < rows; r++)
-        fill_stored(type, p->fill, cols, d + (size_t)r * row_bytes, &s);
+    for (size_t i = 0; i < (size_t)rows * row_bytes; i += bytes)
+        type_fill(type, p->fill, d + i, &s);
     m->t = (pb_tensor){ .name = "w",
                         .type = type,
                         .n_dims = 2,
@@ -214,11 +165,19 @@ static void make_stored(stored *m, int32_t type, const problem *p)
                         .data = p->by_read ? NULL : d,
                         .read = read_rows,
                         .owner = d };
-    m->col0 = p->sliced ? 32 : 0;
+    m->col0 = p->sliced ? more : 0;
     m->n = p->sliced && p->rows > 1 ? 2 : 1;
     int64_t first = m->n == 2 ? p->rows / 2 : p->rows;
     m->piece[0] = (pb_piece){ &m->t, 0, first, m->col0, p->cols };
     m->piece[1] = (pb_piece){ &m->t, rows - (p->rows - first), p->rows - first, m->col0, p->cols };
+}
+
+/* Packs as threads would, the last panels first. */
+static void pack_by_parts(const pb_linear_kernel *k, const problem *p, const stored *m, void *w)
+{
+    int64_t panels = (p->rows + k->panel_rows - 1) / k->panel_rows, cut = p->seed % (panels + 1);
+    assert_int_equal(k->pack(m->piece, m->n, w, cut, panels), 0);
+    assert_int_equal(k->pack(m->piece, m->n, w, 0, cut), 0);
 }
 
 /* Packs for k and runs it as a backend would. Returns y with what surrounds it. */
@@ -230,7 +189,7 @@ static float *run_product(const pb_linear_kernel *k, const problem *p, const sto
     char *w = tail_take(&mem_.w, (size_t)bytes, CANARY);
     float *y = tail_take(t, (size_t)((p->n_x - 1) * y_stride + p->rows) * 4, CANARY);
     assert_int_equal(k->panel_rows, CPU_ROWS);
-    assert_int_equal(k->pack(m->piece, m->n, w), 0);
+    pack_by_parts(k, p, m, w);
     assert_true(tail_lead_ok(&mem_.w, w, CANARY));
     int32_t most = k->max_rows > 0 ? k->max_rows : p->n_x;
     for (int32_t i = 0; i < p->n_x; i += most) {
@@ -257,10 +216,10 @@ static int same_row(const pb_linear_kernel *k, const pb_linear_kernel *ref, cons
     for (int pass = 0; pass < 3 && same; pass++) {
         int64_t r = pass == 0 ? 0 : pass == 1 ? p->rows - 1 : p->rows / 2;
         char *w = tail_take(&mem_.w, (size_t)ref->packed_bytes(p->rows, p->cols), CANARY);
-        assert_int_equal(ref->pack(m->piece, m->n, w), 0);
+        pack_by_parts(ref, p, m, w);
         ref->row(w, p->rows, p->cols, r, want);
         w = tail_take(&mem_.w, (size_t)k->packed_bytes(p->rows, p->cols), CANARY);
-        assert_int_equal(k->pack(m->piece, m->n, w), 0);
+        pack_by_parts(k, p, m, w);
         float *got = tail_take(&mem_.row, (size_t)p->cols * 4, CANARY);
         k->row(w, p->rows, p->cols, r, got);
         same &= tail_lead_ok(&mem_.row, got, CANARY);
@@ -327,43 +286,29 @@ static int agree(const pb_linear_kernel *k, const problem *p, int quiet)
 
 /* ---- the definition, from stored blocks ------------------------------------------------ */
 
-static float half_of(const uint8_t *p)
-{
-    uint16_t h;
-    memcpy(&h, p, 2);
-    return m_half(h);
-}
-
 /* docs/numerics.md, "Products", in as few lines as it takes: w is a stored row */
 static float defined(int32_t type, int32_t format, const uint8_t *w, const char *x, int64_t cols)
 {
-    size_t n, head, bytes = block_bytes(type, &n, &head);
-    float acc = 0.0f, v, f;
-    for (int64_t k = 0; k < cols; k += (int64_t)n, w += bytes) {
-        float d = type == PB_F32 ? 0.0f : half_of(w), m = type == PB_Q4_1 ? half_of(w + 2) : 0.0f;
+    size_t n, bytes = type_block(type, &n);
+    const int64_t group = format == PB_X_Q8 ? type_group(type) : 1;
+    float acc = 0.0f, f;
+    for (int64_t k = 0; k < cols; k += group) {
         int32_t sum = 0, xsum = 0;
-        for (int64_t j = 0; j < (int64_t)n; j++) {
-            int q = type == PB_Q8_0 ? (int8_t)w[head + (size_t)j]
-                                    : w[head + (size_t)(j % 16)] >> (j < 16 ? 0 : 4) & 15;
-            q -= type == PB_Q4_0 ? 8 : 0;
-            if (format == PB_X_Q8) {
-                sum += q * (int8_t)x[k + j];
-                xsum += (int8_t)x[k + j];
-                continue;
-            }
-            memcpy(&f, x + 4 * (k + j), 4);
-            if (type == PB_F32)
-                memcpy(&v, w, 4);
-            else
-                v = type == PB_F16 ? d : type == PB_Q4_1 ? CPU_FMA(d, (float)q, m) : d * (float)q;
-            acc = CPU_FMA(v, f, acc);
-        }
-        if (format != PB_X_Q8)
+        element e = type_at(type, w + (size_t)k / n * bytes, (int)(k % (int64_t)n));
+        if (format == PB_X_F32) {
+            memcpy(&f, x + 4 * k, 4);
+            acc = CPU_FMA(type_has_min(type) ? CPU_FMA(e.d, (float)e.q, e.m) : e.d * (float)e.q, f,
+                          acc);
             continue;
+        }
+        for (int64_t j = k; j < k + group; j++) {
+            sum += type_at(type, w + (size_t)j / n * bytes, (int)(j % (int64_t)n)).q * (int8_t)x[j];
+            xsum += (int8_t)x[j];
+        }
         memcpy(&f, x + pb_x_q8_d(cols) + k / 32 * 4, 4);
-        acc = CPU_FMA(d * f, (float)sum, acc);
-        if (type == PB_Q4_1)
-            acc = CPU_FMA(m * f, (float)xsum, acc);
+        acc = CPU_FMA(e.d * f, (float)sum, acc);
+        if (type_has_min(type))
+            acc = CPU_FMA(e.m * f, (float)xsum, acc);
     }
     return acc;
 }
@@ -372,9 +317,8 @@ static float defined(int32_t type, int32_t format, const uint8_t *w, const char 
 static void check_definition(const pb_linear_kernel *k, const problem *p)
 {
     stored m;
-    size_t n, head, bytes, stride;
+    size_t n, bytes = type_block(k->w_type, &n), stride;
     make_stored(&m, k->w_type, p);
-    bytes = block_bytes(k->w_type, &n, &head);
     const char *x = make_x(k->x_format, p, &stride);
     const float *y = run_product(k, p, &m, x, stride, &mem_.want);
     for (int32_t i = 0; i < p->n_x; i++)
@@ -394,7 +338,9 @@ static int64_t cols_at(int32_t type, int i)
 {
     static const int64_t blocks[] = { 32, 64, 96, 160, 288, 128, 352, 224 };
     static const int64_t odd[] = { 1, 7, 33, 64, 95, 16, 130, 31 };
-    return type == PB_F32 || type == PB_F16 ? odd[i % 8] : blocks[i % 8];
+    size_t n;
+    type_block(type, &n);
+    return n == 1 ? odd[i % 8] : n == 32 ? blocks[i % 8] : 256 * (1 + i % 3);
 }
 
 enum { SHAPES = 2 * 67 };
@@ -405,6 +351,7 @@ static int planned(int32_t type, int i, problem *p)
 {
     enum { SMALL = 9 * 6, LARGE = 7, FILLS = 3 * 8 };
     static const int64_t few_rows[] = { 1, 15, 16, 17, 33, 67 };
+    size_t n;
     *p = (problem){ .seed = (uint32_t)i * 2654435761u + 1, .cols = cols_at(type, i) };
     p->y_gap = i % 3 ? i % 7 : 0;
     p->x_gap = i % 4 == 3 ? 3 : i % 2;
@@ -413,7 +360,7 @@ static int planned(int32_t type, int i, problem *p)
     if (i < SHAPES) {
         p->rows = i % 67 + 1;
         p->n_x = i * (i < 67 ? 29 : 11) % 67 + 1; /* each number once */
-        p->fill = i % 4 ? NORMAL : i / 4 % N_FILLS;
+        p->fill = i % 4 ? F_NORMAL : i / 4 % TYPE_FILLS;
     } else if ((i -= SHAPES) < SMALL) {
         p->rows = few_rows[i % 6];
         p->n_x = i / 6 + 1;
@@ -423,7 +370,8 @@ static int planned(int32_t type, int i, problem *p)
         static const int64_t cols[] = { 576, 1536, 64, 960, 2080, 10304, 1056 };
         static const int32_t inputs[] = { 3, 2, 9, 5, 64, 2, 125 };
         p->rows = rows[i];
-        p->cols = cols[i];
+        type_block(type, &n);
+        p->cols = (cols[i] + (int64_t)n - 1) / (int64_t)n * (int64_t)n;
         p->n_x = inputs[i];
     } else if ((i -= LARGE) < FILLS) {
         p->fill = 1 + i % 3;
@@ -444,15 +392,17 @@ static int planned(int32_t type, int i, problem *p)
 
 static void random_problem(int32_t type, uint32_t *s, problem *p)
 {
+    size_t n;
     *p = (problem){ .seed = rnd_next(s), .rows = 1 + rnd_to(s, rnd_to(s, 4) ? 67 : 700) };
     p->n_x = 1 + rnd_to(s, 67);
-    p->cols = type == PB_F32 || type == PB_F16 ? 1 + rnd_to(s, 400) : 32 * (1 + rnd_to(s, 20));
+    type_block(type, &n);
+    p->cols = n == 1 ? 1 + rnd_to(s, 400) : (int64_t)n * (1 + rnd_to(s, n == 32 ? 20 : 4));
     p->cols *= rnd_to(s, 8) ? 1 : 16;
     while (p->rows * p->cols * p->n_x > 1000000)
         p->n_x = (p->n_x + 1) / 2, p->rows = (p->rows + 1) / 2;
     p->y_gap = rnd_to(s, 20);
     p->x_gap = rnd_to(s, 3);
-    p->fill = rnd_to(s, 2) ? NORMAL : rnd_to(s, N_FILLS);
+    p->fill = rnd_to(s, 2) ? F_NORMAL : rnd_to(s, TYPE_FILLS);
     p->sliced = rnd_to(s, 2);
     p->by_read = rnd_to(s, 2);
     int32_t panels = (int32_t)((p->rows + CPU_ROWS - 1) / CPU_ROWS);

@@ -3,8 +3,8 @@
  * plugins/backend-cpu/test_rows.h - what the parts of test_rows share: operands that end where
  * memory ends, random numbers, comparison of floats.
  *
- *   test_rows.c     main, products     test_rows_kv.c    KV formats
- *   test_rows_elem.c  elementwise operations
+ *   test_rows.c       main, products             test_rows_kv.c  KV formats
+ *   test_rows_types.c   stored types             test_rows_elem.c  elementwise operations
  *
  * Invariant: an operand's last byte is the last before a page without access, so that reading
  * or writing one byte more is a crash.
@@ -51,6 +51,19 @@ static inline int same_float(float a, float b)
 
 int seconds_over(double since, double part); /* of PATCHBAY_FUZZ_SECONDS (0) since `since` */
 double now_s(void);
+
+/* ---- stored types (test_rows_types.c) ---- */
+
+enum { F_NORMAL, F_EXTREME, F_TINY, F_WILD, TYPE_FILLS }; /* what the numbers are like */
+typedef struct element { /* means d * q, or fma(d, q, m) if its type has minima; floats: d */
+    float d, m;
+    int q;
+} element;
+size_t type_block(int32_t type, size_t *elements); /* bytes and elements of a stored block */
+int type_has_min(int32_t type);
+int type_group(int32_t type); /* elements that share a scale */
+element type_at(int32_t type, const uint8_t *block, int k);
+void type_fill(int32_t type, int32_t fill, uint8_t *block, uint32_t *s); /* a random block */
 
 void test_products(void **state);
 void test_products_see_faults(void **state);

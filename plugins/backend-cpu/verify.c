@@ -25,7 +25,14 @@ static float next_float(uint32_t *s)
 
 /* ---- products -------------------------------------------------------------- */
 
-enum { V_ROWS = 37, V_COLS = 96, V_X = 7, V_ROW_BYTES = V_COLS * 4 };
+enum { V_ROWS = 37, V_COLS = 96, V_K_COLS = 256, V_X = 7, V_ROW_BYTES = V_K_COLS * 4 };
+
+/* whole blocks */
+static int64_t cols_of(int32_t type)
+{
+    const cpu_stored *t = cpu_stored_of(type);
+    return t && t->n == 256 ? V_K_COLS : V_COLS;
+}
 
 static int read_rows(const pb_tensor *t, int64_t row0, int64_t n, void *dst)
 {
@@ -34,62 +41,62 @@ static int read_rows(const pb_tensor *t, int64_t row0, int64_t n, void *dst)
     return 0;
 }
 
-/* random stored rows of a type; scales are small halves */
-static uint64_t fill_rows(int32_t type, uint8_t *w, uint32_t *seed)
+/* Random stored rows of a type that plain C has; scales are small. Returns bytes of a row. */
+static uint64_t fill_rows(const cpu_stored *t, uint8_t *w, uint32_t *seed)
 {
-    size_t block = type == PB_Q8_0 ? 34 : type == PB_Q4_0 ? 18 : 20;
-    size_t head = type == PB_Q4_1 ? 4 : 2, bytes = V_COLS / 32 * block;
-    if (type == PB_F32 || type == PB_F16) {
-        bytes = V_COLS * (type == PB_F32 ? 4 : 2);
-        for (size_t i = 0; i < V_ROWS * V_COLS; i++) {
-            float x = next_float(seed);
-            uint16_t h = m_to_half(x);
-            if (type == PB_F32)
-                memcpy(w + 4 * i, &x, 4);
-            else
-                memcpy(w + 2 * i, &h, 2);
-        }
-        return bytes;
-    }
-    for (size_t i = 0; i < V_ROWS * bytes; i++) {
-        size_t at = i % bytes % block;
-        w[i] = (uint8_t)next(seed);
-        if (at < head && at % 2 == 1)
-            w[i] = (uint8_t)(0x20 | (w[i] & 0x83)); /* exponent field 8: about 2^-7 */
+    const size_t bytes = (size_t)(cols_of(t->type) / t->n) * (size_t)t->bytes;
+    for (uint8_t *b = w; b < w + V_ROWS * bytes; b += t->bytes) {
+        float x = next_float(seed);
+        uint16_t h = m_to_half(x), top = (uint16_t)(m_bits(x) >> 16);
+        for (int32_t i = 0; i < t->bytes; i++)
+            b[i] = (uint8_t)next(seed);
+        for (int i = 0; i < t->n_halves; i++) /* exponent field 8: about 2^-7 */
+            b[t->half[i] + 1] = (uint8_t)(0x20 | (b[t->half[i] + 1] & 0x83));
+        if (t->type == PB_MXFP4)
+            b[0] = (uint8_t)(120 + b[0] % 16);
+        else if (t->type == PB_F32)
+            memcpy(b, &x, 4);
+        else if (t->type == PB_F16)
+            memcpy(b, &h, 2);
+        else if (t->type == PB_BF16)
+            memcpy(b, &top, 2);
     }
     return bytes;
 }
 
-static void fill_inputs(int32_t format, char *x, size_t stride, uint32_t *seed)
+static void fill_inputs(int32_t format, int64_t cols, char *x, size_t stride, uint32_t *seed)
 {
     for (int i = 0; i < V_X; i++) {
-        float row[V_COLS];
-        for (int k = 0; k < V_COLS; k++)
+        float row[V_K_COLS];
+        for (int64_t k = 0; k < cols; k++)
             row[k] = next_float(seed);
         if (format == PB_X_Q8)
-            cpu_elem_any.quant(row, V_COLS, x + (size_t)i * stride);
+            cpu_elem_any.quant(row, cols, x + (size_t)i * stride);
         else
-            memcpy(x + (size_t)i * stride, row, sizeof row);
+            memcpy(x + (size_t)i * stride, row, (size_t)cols * 4);
     }
 }
 
 static int run_linear(const cpu *d, const pb_linear_kernel *k, const pb_piece *p, const char *x,
                       size_t stride, float *y)
 {
-    void *w = d->host->alloc(d->host, k->packed_bytes(V_ROWS, V_COLS), 64, "verify");
-    int rc = w ? k->pack(p, 1, w) : PB_E_NOMEM;
+    int64_t cols = p->n_cols, panels = (V_ROWS + k->panel_rows - 1) / k->panel_rows;
+    void *w = d->host->alloc(d->host, k->packed_bytes(V_ROWS, cols), 64, "verify");
+    int rc = w ? k->pack(p, 1, w, 0, panels / 2) : PB_E_NOMEM;
+    if (!rc)
+        rc = k->pack(p, 1, w, panels / 2, panels);
     int32_t most = k->max_rows > 0 && k->max_rows < V_X ? k->max_rows : V_X;
     for (int32_t i = 0; i < V_X && !rc; i += most) {
         pb_linear_args a = { .size = sizeof a,
                              .w = w,
                              .rows = V_ROWS,
-                             .cols = V_COLS,
+                             .cols = cols,
                              .x = x + (size_t)i * stride,
                              .x_stride = stride,
                              .n_x = V_X - i < most ? V_X - i : most,
                              .y = y + i * V_ROWS,
                              .y_stride = V_ROWS };
-        k->run(&a, 0, (V_ROWS + k->panel_rows - 1) / k->panel_rows);
+        k->run(&a, 0, panels);
     }
     d->host->free(d->host, w);
     return rc;
@@ -107,18 +114,19 @@ int cpu_verify_linear(const cpu *d, const pb_linear_kernel *k, pb_err *err)
             ref = cpu_linear_any[i];
     if (!ref || ref == k)
         return 0;
+    const int64_t cols = cols_of(k->w_type);
     pb_tensor t = { .name = "verify",
                     .type = k->w_type,
                     .n_dims = 2,
-                    .dim = { V_COLS, V_ROWS, 1, 1 },
+                    .dim = { cols, V_ROWS, 1, 1 },
                     .rows = V_ROWS,
-                    .cols = V_COLS,
+                    .cols = cols,
                     .data = stored,
                     .read = read_rows };
-    pb_piece p = { &t, 0, V_ROWS, 0, V_COLS };
-    size_t stride = pb_x_bytes(k->x_format, V_COLS);
-    t.row_bytes = fill_rows(k->w_type, stored, &seed);
-    fill_inputs(k->x_format, x, stride, &seed);
+    pb_piece p = { &t, 0, V_ROWS, 0, cols };
+    size_t stride = pb_x_bytes(k->x_format, cols);
+    t.row_bytes = fill_rows(cpu_stored_of(k->w_type), stored, &seed);
+    fill_inputs(k->x_format, cols, x, stride, &seed);
     memset(want, 0xff, sizeof want);
     memset(got, 0xff, sizeof got);
     int rc = run_linear(d, ref, &p, x, stride, want);

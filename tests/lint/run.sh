@@ -145,7 +145,8 @@ fault attention-nocopy attention 'were reserved' 's/copy, "no"/copy, "yes"/; s/s
 fault kernels-hello linear 'the reference says' 's/acc = fmaf(w->d \* dx\[b\], (float)sum, acc);/acc += w->d * dx[b] * (float)sum;/'
 fault kernels-hello linear 'the reference says' 's/acc = 0;/acc = 1e-9f;/'
 fault kernels-hello linear 'writes row' 's/r < panel1; r++/r <= panel1 \&\& r < a->rows; r++/'
-fault kernels-hello linear 'past packed_bytes' 's/^    return 0;$/    ((char *)out)[0] = 1; return 0;/'
+fault kernels-hello linear 'past packed_bytes' 's/^    return 0;$/    ((block *)dst)[at * (p[0].n_cols \/ B)].d = 1; return 0;/'
+fault kernels-hello linear 'both write byte' 's/at < row0 || at >= row1/at < 0/'
 fault kernels-hello linear 'stored is' 's/(c % B < B \/ 2/(c % B <= B \/ 2/'
 fault kernels-hello linear 'the reference says' 's/c = p\[i\].col0; c < p\[i\].col0 + p\[i\].n_cols/c = 0; c < p[i].n_cols/'
 

@@ -105,6 +105,12 @@ static void team_starts_at_its_first_run(void **state)
     assert_int_equal(threads_alive(), before);
     phases_run(pbi_team_service(t), &p);
     assert_int_equal(threads_alive(), before + 3);
+    pbi_team_rest(t);
+    assert_int_equal(threads_alive(), before);
+    pbi_team_rest(t);
+    phases_run(pbi_team_service(t), &p);
+    assert_int_equal(p.seen, 15);
+    assert_int_equal(threads_alive(), before + 3);
     pbi_team_free(t);
     assert_int_equal(threads_alive(), before);
 }
