@@ -110,7 +110,7 @@ int pbi_parse_ids(const char *s, size_t n, int32_t **ids, size_t *n_ids, pb_err 
 
 /* ---- the list ---------------------------------------------------------- */
 
-static int own(pbi_requests *r, void *p, pb_err *err)
+int pbi_requests_own(pbi_requests *r, void *p, pb_err *err)
 {
     if (r->n_owned == r->cap_owned) {
         size_t cap = r->cap_owned ? 2 * r->cap_owned : 16;
@@ -146,7 +146,7 @@ int pbi_requests_ids(pbi_requests *r, const char *text, const pbi_request *like,
     int32_t *ids;
     size_t n;
     int rc = pbi_parse_ids(text, strlen(text), &ids, &n, err);
-    if (rc || (rc = own(r, ids, err)) != 0)
+    if (rc || (rc = pbi_requests_own(r, ids, err)) != 0)
         return rc;
     q.prompt = NULL;
     q.ids = ids;
@@ -238,14 +238,15 @@ static int copy_text(pbi_requests *r, const json_t *v, const char **s, size_t *n
         return pbi_err(err, PB_E_NOMEM, "no memory for a text of %zu bytes", *n);
     memcpy(p, json_string_value(v), *n + 1);
     *s = p;
-    return own(r, p, err);
+    return pbi_requests_own(r, p, err);
 }
 
 static int set_stop(pbi_requests *r, json_t *v, pbi_request *q, pb_err *err)
 {
     size_t n = json_is_array(v) ? json_array_size(v) : 1, len;
     const char **list = calloc(n + 1, sizeof *list);
-    int rc = list ? own(r, list, err) : pbi_err(err, PB_E_NOMEM, "no memory for stop strings");
+    int rc = list ? pbi_requests_own(r, list, err)
+                  : pbi_err(err, PB_E_NOMEM, "no memory for stop strings");
     if (rc)
         return rc;
     for (size_t i = 0; i < n && !rc; i++) {
@@ -265,7 +266,7 @@ static int set_ids(pbi_requests *r, const json_t *v, pbi_request *q, pb_err *err
     int32_t *ids = json_is_array(v) ? malloc((json_array_size(v) + 1) * sizeof *ids) : NULL;
     if (!ids)
         return pbi_err(err, PB_E_INVAL, "\"ids\" must be an array of token ids");
-    int rc = own(r, ids, err);
+    int rc = pbi_requests_own(r, ids, err);
     if (!rc)
         rc = ids_of_array(v, ids, &k, err);
     q->ids = ids;

@@ -16,7 +16,8 @@
 typedef struct pbi_requests {
     int64_t n, cap;
     pbi_request *v;
-    void **owned; /* strings and arrays that v points to */
+    int64_t clients; /* of a closed loop; 0: requests come by their arrival times */
+    void **owned;    /* strings and arrays that v points to */
     size_t n_owned, cap_owned;
 } pbi_requests;
 
@@ -29,6 +30,8 @@ int pbi_requests_lines(pbi_requests *r, const char *name, const char *text, size
 json_t *pbi_request_json(const pbi_request *q);
 /* Appends one with ids "1,2,3" or "[1, 2, 3]". */
 int pbi_requests_ids(pbi_requests *r, const char *text, const pbi_request *like, pb_err *err);
+/* From now on r frees p; frees it at once without memory. */
+int pbi_requests_own(pbi_requests *r, void *p, pb_err *err);
 int pbi_requests_add(pbi_requests *r, const pbi_request *q, pb_err *err);
 void pbi_requests_clear(pbi_requests *r);
 /* Ids in text, malloc'ed: numbers with commas or spaces between, a JSON array, or an object
