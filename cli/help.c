@@ -4,6 +4,7 @@
  * or as the source of a man page (--man). No fact about an option is written here.
  */
 #include "cli.h"
+#include "load.h"
 #include "layers.h"
 #include "options.h"
 
@@ -151,7 +152,7 @@ static int print_all(void)
     for (size_t i = 0; i < sizeof slots / sizeof *slots; i++)
         printf("  %-10s %s\n", slots[i].slot, slots[i].decides);
     puts("\npatchbay help COMMAND, help SLOT, help SLOT-NAME, help SLOT-NAME OPTION and\n"
-         "help pipeline (options of the core) say more.\n\nEnvironment:");
+         "help pipeline (options of the core), help workloads and help metrics say more.\n\nEnvironment:");
     puts("  PATCHBAY_PLUGIN_PATH  folders of plugins, before the installed ones; colons between\n"
          "  PATCHBAY_PLUGIN_COPY  no: open plugin files in place, so that profilers find them\n"
          "  PATCHBAY_LOG          debug, info, warn (default) or error: what is said on stderr");
@@ -337,6 +338,10 @@ int pbi_cmd_help(int argc, char **argv)
         return pbi_usage(argv[0], "unexpected '%s'", argv[3]);
     if (pbi_command_find(word) && !option)
         return print_command(pbi_command_find(word));
+    if (strcmp(word, "metrics") == 0 || strcmp(word, "workloads") == 0) {
+        (*word == 'm' ? pbi_load_help : pbw_help)(stdout);
+        return 0;
+    }
     if (strcmp(word, "pipeline") == 0)
         return show_options(pbi_core_options, NULL, option, man);
     if (is_slot(word, strlen(word)) && !option)

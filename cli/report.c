@@ -146,6 +146,13 @@ json_t *pbi_totals_json(const pbi_totals *t, const pbi_metrics *m)
     json_object_set_new(j, "requests_per_s", pbi_number(m->requests_per_s));
     json_object_set_new(j, "tokens_per_s", pbi_number(m->tokens_per_s));
     json_object_set_new(j, "total_tokens_per_s", pbi_number(m->total_tokens_per_s));
+    json_object_set_new(j, "running_mean", pbi_number(t->running_mean));
+    json_object_set_new(j, "running_max", json_integer(t->running_max));
+    json_object_set_new(j, "waiting_mean", pbi_number(t->waiting_mean));
+    json_object_set_new(j, "waiting_max", json_integer(t->waiting_max));
+    json_object_set_new(j, "kv_bytes_mean", pbi_number(t->kv_used_mean));
+    json_object_set_new(j, "kv_live_bytes_mean", pbi_number(t->kv_live_mean));
+    json_object_set_new(j, "queue_ms", dist_json(&m->queue_ms));
     json_object_set_new(j, "ttft_ms", dist_json(&m->ttft_ms));
     json_object_set_new(j, "tpot_ms", dist_json(&m->tpot_ms));
     json_object_set_new(j, "itl_ms", dist_json(&m->itl_ms));

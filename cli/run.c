@@ -6,6 +6,7 @@
 #define _GNU_SOURCE
 #include "cli.h"
 #include "instance.h"
+#include "load.h"
 #include "metrics.h"
 #include "report.h"
 #include "requests.h"
@@ -19,7 +20,8 @@
 
 typedef struct options {
     pbi_common common;
-    const char *prompt, *ids, *file, *calls;
+    const char *prompt, *ids, *file, *calls, *workload;
+    pbi_texts workload_set;
     int64_t max_new, seed, top_k;
     double temperature, top_p;
     int ignore_eos, special, no_bos, stats;
@@ -108,7 +110,9 @@ static int run(const options *o, pb_err *err)
     pbi_pipeline *p = NULL;
     pbi_arm *arm = NULL;
     pbi_requests r = { 0 };
-    int rc = collect(o, &r, err);
+    pbw_workload *w = NULL;
+    int rc = o->workload ? pbw_load(o->workload, o->workload_set.n, o->workload_set.s, &w, err)
+                         : collect(o, &r, err);
     if (!rc)
         rc = pbi_common_load(&o->common, &p, err);
     if (!rc) {
@@ -121,10 +125,11 @@ static int run(const options *o, pb_err *err)
             pbi_show_progress(NULL, NULL, 1);
     }
     if (!rc)
-        rc = run_requests(o, arm, p, &r, err);
+        rc = w ? pbi_load_run(w, arm, p, o->common.json, err) : run_requests(o, arm, p, &r, err);
     pbi_arm_close(arm);
     pbi_pipeline_free(p);
     pbi_requests_clear(&r);
+    pbw_free(w);
     return rc;
 }
 
@@ -154,6 +159,17 @@ int pbi_cmd_run(int argc, char **argv)
           .out = &o.file,
           .value = "FILE.jsonl",
           .help = "requests, one JSON object a line; - is stdin" },
+        { .name = "--workload",
+          .alias = "-w",
+          .kind = PBI_ARG_TEXT,
+          .out = &o.workload,
+          .value = "W.ini",
+          .help = "the requests of a workload; prints metrics (patchbay help workloads)" },
+        { .name = "--workload-set",
+          .kind = PBI_ARG_LIST,
+          .out = &o.workload_set,
+          .value = "KEY=VALUE",
+          .help = "override one value of the workload; may be repeated" },
         { .name = "--max-tokens",
           .alias = "-n",
           .kind = PBI_ARG_INT,
@@ -205,8 +221,8 @@ int pbi_cmd_run(int argc, char **argv)
         return rc;
     if (n_words)
         return pbi_usage("run", "what is \"%s\"? a prompt follows -p", argv[1]);
-    if ((o.prompt != NULL) + (o.ids != NULL) + (o.file != NULL) != 1)
-        return pbi_usage("run", "give one of -p TEXT, --ids 1,2,3 or -f FILE.jsonl");
+    if ((o.prompt != NULL) + (o.ids != NULL) + (o.file != NULL) + (o.workload != NULL) != 1)
+        return pbi_usage("run", "give one of -p TEXT, --ids 1,2,3, -f FILE.jsonl or -w W.ini");
     pb_err err = { 0 };
     if (o.max_new < -1)
         return pbi_usage("run", "-n %lld: from 0, or -1 for all that fits", (long long)o.max_new);

@@ -4,6 +4,7 @@
  * those of vLLM's benchmark (vllm-project/vllm benchmarks/benchmark_serving.py):
  *
  *   TTFT  first token - arrival             E2E  last token - arrival
+ *   queue first admission - arrival
  *   TPOT  (E2E - TTFT) / (n - 1), n > 1     ITL  each token - the one before
  *   requests/s, tokens/s                    completed requests and their output tokens over
  *                                           the time from the first arrival to the last token
@@ -23,10 +24,11 @@ typedef struct pbi_metrics {
     int64_t n_ok, n_failed, n_prompt_tokens, n_out_tokens, n_cached_tokens;
     double duration_s;
     double requests_per_s, tokens_per_s, total_tokens_per_s; /* total: prompt tokens too */
-    pbi_dist ttft_ms, tpot_ms, itl_ms, e2e_ms;
+    pbi_dist queue_ms, ttft_ms, tpot_ms, itl_ms, e2e_ms;
 } pbi_metrics;
 
 /* NaN where there is nothing to say (no token, one token). */
+double pbi_queue_ms(const pbi_answer *a);
 double pbi_ttft_ms(const pbi_answer *a);
 double pbi_tpot_ms(const pbi_answer *a);
 double pbi_e2e_ms(const pbi_answer *a);

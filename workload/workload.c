@@ -125,31 +125,24 @@ enum { N_KEYS = sizeof keys / sizeof *keys };
 
 /* ---- names ------------------------------------------------------------------- */
 
-static void kind_name(int32_t kind, char *buf, size_t n)
-{
-    const char *p = kinds;
-    for (; kind > 0; kind--)
-        p = strchr(p, '|') + 1;
-    snprintf(buf, n, "%.*s", (int)strcspn(p, "|"), p);
-}
+static const char *const kind_names[PBW_N_KINDS] = { "uniform",    "shared-prefix", "mix",
+                                                     "multi-turn", "prompts",       "transcripts",
+                                                     "mooncake",   "azure" };
 
 const char *pbw_kind(const pbw_workload *w)
 {
-    static const char *const names[] = { "uniform", "shared-prefix", "mix",      "multi-turn",
-                                         "prompts", "transcripts",   "mooncake", "azure" };
-    return names[w->c.kind];
+    return kind_names[w->c.kind];
 }
 
 static void kind_list(uint32_t of, char *buf, size_t n)
 {
-    char name[32];
     size_t at = 0;
     buf[0] = 0;
     for (int32_t k = 0; k < PBW_N_KINDS; k++) {
         if (!(of >> k & 1))
             continue;
-        kind_name(k, name, sizeof name);
-        at += (size_t)snprintf(buf + at, at < n ? n - at : 0, "%s%s", at ? ", " : "", name);
+        at +=
+            (size_t)snprintf(buf + at, at < n ? n - at : 0, "%s%s", at ? ", " : "", kind_names[k]);
         if (at >= n)
             return;
     }
@@ -219,20 +212,18 @@ static int defaults(pbw_workload *w, pb_err *err)
 static int belongs(const pbw_workload *w, const char *name, pb_err *err)
 {
     const key *k = find_key(name);
-    char kind[32], of[160];
+    char of[160];
     if (k->of >> w->c.kind & 1)
         return 0;
-    kind_name(w->c.kind, kind, sizeof kind);
     kind_list(k->of, of, sizeof of);
-    return pbi_err(err, PB_E_INVAL, "kind = %s has no key \"%s\" (%s ha%s)", kind, name, of,
-                   strchr(of, ',') ? "ve" : "s");
+    return pbi_err(err, PB_E_INVAL, "kind = %s has no key \"%s\"; it belongs to %s", pbw_kind(w),
+                   name, of);
 }
 
 /* what no single key shows */
 static int check_whole(const pbw_workload *w, const unsigned char *given, pb_err *err)
 {
-    char kind[32];
-    kind_name(w->c.kind, kind, sizeof kind);
+    const char *kind = pbw_kind(w);
     for (int i = 0; i < N_KEYS; i++)
         if (keys[i].need >> w->c.kind & 1 && !given[i])
             return pbi_err(err, PB_E_INVAL, "%s: kind = %s needs the key \"%s\"", w->path, kind,
@@ -294,7 +285,8 @@ static int settings(pbw_workload *w, const pbi_ini *ini, int n_set, const char *
                 rc = belongs(w, e->key, err);
             if (rc)
                 return pbi_err_prefix(err, "%s:%d", w->path, e->line);
-            given[find_key(e->key) - keys] = 1;
+            if (is_kind == !pass)
+                given[find_key(e->key) - keys] = 1;
         }
         for (int i = 0; i < n_set && !rc; i++) {
             const char *eq = strchr(set[i], '=');
@@ -310,7 +302,8 @@ static int settings(pbw_workload *w, const pbi_ini *ini, int n_set, const char *
                 rc = belongs(w, name, err);
             if (rc)
                 return pbi_err_prefix(err, "workload setting");
-            given[find_key(name) - keys] = 1;
+            if (is_kind == !pass)
+                given[find_key(name) - keys] = 1;
         }
         if (!pass && !given[0])
             return pbi_err(err, PB_E_INVAL, "%s: the key \"kind\" is missing: %s", w->path, kinds);
