@@ -58,12 +58,18 @@ static void nibbles(const uint8_t *s, size_t n, uint8_t *q)
     }
 }
 
-/* Q5_0, Q5_1: bit k of the four bytes h belongs to element k */
+/* Q5_0, Q5_1: bit k of the four bytes h belongs to element k. Eight bits become eight bytes: each
+ * byte keeps its own bit, which 0x7f then carries to its top. */
 static void elements_q5(const uint8_t *h, const uint8_t *s, uint8_t *q)
 {
+    const uint64_t each = 0x0101010101010101u;
     nibbles(s, 16, q);
-    for (int k = 0; k < 32; k++)
-        q[k] = (uint8_t)(q[k] | (h[k / 8] >> k % 8 & 1) << 4);
+    for (int i = 0; i < 4; i++) {
+        uint64_t x, bits = (h[i] * each & 0x8040201008040201u) + 0x7f * each;
+        memcpy(&x, q + 8 * i, 8);
+        x |= (bits >> 7 & each) << 4;
+        memcpy(q + 8 * i, &x, 8);
+    }
 }
 
 /* Q4_K, Q5_K: 64 elements to 32 bytes; h: bits 2c and 2c + 1 of 32 bytes belong to these, or NULL
@@ -94,9 +100,17 @@ static void elements_q6k(const uint8_t *l, const uint8_t *h, uint8_t *q)
 /* Q2_K, Q3_K: 128 elements to 32 bytes; h: bit j of 32 bytes belongs to the j-th 32, or NULL */
 static void elements_q23k(const uint8_t *h, const uint8_t *s, uint8_t *q)
 {
+    uint64_t x, t;
     for (int j = 0; j < 8; j++, q += 32)
-        for (int i = 0; i < 32; i++)
-            q[i] = (uint8_t)((s[j / 4 * 32 + i] >> j % 4 * 2 & 3) | (h ? h[i] >> j & 1 : 0) << 2);
+        for (int i = 0; i < 32; i += 8) {
+            memcpy(&x, s + j / 4 * 32 + i, 8);
+            x = x >> j % 4 * 2 & 0x0303030303030303u;
+            if (h) {
+                memcpy(&t, h + i, 8);
+                x |= (t >> j & 0x0101010101010101u) << 2;
+            }
+            memcpy(q + i, &x, 8);
+        }
 }
 
 /* ---- bytes of a record -------------------------------------------------------- */
