@@ -50,7 +50,11 @@ typedef struct synthetic {
 
 enum { NAME = 40, WORD = 24 };
 
-static const int32_t type_of[] = { PB_F32, PB_F16, PB_Q8_0, PB_Q4_0, PB_Q4_1 };
+/* Of the option `type`, in its order. The last is a mixture: as files named Q4_K_M have it, other
+ * types for some matrices, and smaller blocks for rows that are no multiple of 256. */
+static const int32_t type_of[] = { PB_F32,  PB_F16,    PB_Q8_0,   PB_Q4_0,  PB_Q4_1, PB_BF16,
+                                   PB_Q5_0, PB_Q5_1,   PB_Q2_K,   PB_Q3_K,  PB_Q4_K, PB_Q5_K,
+                                   PB_Q6_K, PB_IQ4_NL, PB_IQ4_XS, PB_MXFP4, -1 };
 
 /* ---- values ------------------------------------------------------------ */
 
@@ -137,13 +141,23 @@ static void add(synthetic *s, const char *name, int32_t type, int64_t rows, int6
                                  .owner = s };
 }
 
+/* more: one of the matrices that get more bits */
+static int32_t matrix_type(const config *c, int64_t cols, int more)
+{
+    int32_t type = type_of[c->type];
+    if (type >= 0)
+        return type;
+    if (cols % 256)
+        return more ? PB_Q8_0 : PB_Q5_0;
+    return more ? PB_Q6_K : PB_Q4_K;
+}
+
 /* Deviations, for rows of unit variance: q and k are wide, so that attention picks positions and
  * a wrong one changes the text; embeddings are small against what the layers add, so that a tied
  * output does not just repeat its input; logits get a deviation of about 2. */
 static void add_all(synthetic *s)
 {
     const config *c = s->cfg;
-    int32_t type = type_of[c->type];
     int64_t hd = c->head_dim ? c->head_dim : c->width / c->heads;
     int64_t kv = c->kv_heads ? c->kv_heads : c->heads;
     int64_t qw = c->heads * hd, kw = kv * hd;
@@ -151,30 +165,32 @@ static void add_all(synthetic *s)
     char name[NAME];
     struct row {
         const char *name;
-        int32_t type;
+        int vector, more;
         int64_t rows, cols;
         float mean, sigma;
     } const layer[PER_LAYER] = {
-        { "attn_norm", PB_F32, 1, c->width, 1, 0.1f },
-        { "attn_q", type, qw, c->width, 0, 2 * w },
-        { "attn_k", type, kw, c->width, 0, 2 * w },
-        { "attn_v", type, kw, c->width, 0, w },
-        { "attn_output", type, c->width, qw, 0, 1 / sqrtf((float)qw) },
-        { "ffn_norm", PB_F32, 1, c->width, 1, 0.1f },
-        { "ffn_gate", type, c->ffn, c->width, 0, w },
-        { "ffn_up", type, c->ffn, c->width, 0, w },
-        { "ffn_down", type, c->width, c->ffn, 0, 2 / sqrtf((float)c->ffn) },
+        { "attn_norm", 1, 0, 1, c->width, 1, 0.1f },
+        { "attn_q", 0, 0, qw, c->width, 0, 2 * w },
+        { "attn_k", 0, 0, kw, c->width, 0, 2 * w },
+        { "attn_v", 0, 1, kw, c->width, 0, w },
+        { "attn_output", 0, 0, c->width, qw, 0, 1 / sqrtf((float)qw) },
+        { "ffn_norm", 1, 0, 1, c->width, 1, 0.1f },
+        { "ffn_gate", 0, 0, c->ffn, c->width, 0, w },
+        { "ffn_up", 0, 0, c->ffn, c->width, 0, w },
+        { "ffn_down", 0, 1, c->width, c->ffn, 0, 2 / sqrtf((float)c->ffn) },
     };
-    add(s, "token_embd.weight", type, c->vocab, c->width, 0, 2 * w);
+    int32_t outer = matrix_type(c, c->width, 1);
+    add(s, "token_embd.weight", outer, c->vocab, c->width, 0, 2 * w);
     for (int32_t l = 0; l < c->layers; l++)
         for (int i = 0; i < PER_LAYER; i++) {
             const struct row *r = &layer[i];
             snprintf(name, sizeof name, "blk.%d.%s.weight", (int)l, r->name);
-            add(s, name, r->type, r->rows, r->cols, r->mean, r->sigma);
+            add(s, name, r->vector ? PB_F32 : matrix_type(c, r->cols, r->more && l % 2 == 0),
+                r->rows, r->cols, r->mean, r->sigma);
         }
     add(s, "output_norm.weight", PB_F32, 1, c->width, 1, 0.1f);
     if (!c->tie)
-        add(s, "output.weight", type, c->vocab, c->width, 0, 2 * w);
+        add(s, "output.weight", outer, c->vocab, c->width, 0, 2 * w);
 }
 
 /* ---- metadata ---------------------------------------------------------- */
@@ -325,7 +341,7 @@ static int check(const void *config_, pb_err *err)
     const config *c = config_;
     int64_t kv = c->kv_heads ? c->kv_heads : c->heads;
     int64_t hd = c->head_dim ? c->head_dim : c->width / c->heads;
-    int quantized = type_of[c->type] != PB_F32 && type_of[c->type] != PB_F16;
+    int block = type_of[c->type] < 0 ? 32 : quant_block(type_of[c->type]);
     if (c->heads % kv)
         return fail(err, PB_E_INVAL, "heads = %lld is not a multiple of kv_heads = %lld",
                     (long long)c->heads, (long long)kv);
@@ -338,11 +354,11 @@ static int check(const void *config_, pb_err *err)
     if (c->heads * hd > MAX_ROW)
         return fail(err, PB_E_INVAL, "heads x head_dim = %lld is over %d",
                     (long long)(c->heads * hd), MAX_ROW);
-    if (quantized && (c->width % 32 || c->ffn % 32 || c->heads * hd % 32))
+    if (c->width % block || c->ffn % block || c->heads * hd % block)
         return fail(err, PB_E_INVAL,
-                    "quantized types have blocks of 32: width = %lld, ffn = %lld and heads x "
-                    "head_dim = %lld must be multiples",
-                    (long long)c->width, (long long)c->ffn, (long long)(c->heads * hd));
+                    "this type has blocks of %d: width = %lld, ffn = %lld and heads x head_dim = "
+                    "%lld must be multiples",
+                    block, (long long)c->width, (long long)c->ffn, (long long)(c->heads * hd));
     return 0;
 }
 
@@ -387,8 +403,11 @@ static const pb_option options[] = {
     PB_INT(config, context, "2048", "1", "16777216", PB_O_OUTPUT, "tokens",
            "context that the model claims"),
     PB_INT(config, seed, "1", "0", NULL, PB_O_OUTPUT, NULL, "other seed, other weights"),
-    PB_ENUM(config, type, "f32", "f32|f16|q8_0|q4_0|q4_1", PB_O_OUTPUT,
-            "stored type of all matrices; norms are f32"),
+    PB_ENUM(
+        config, type, "f32",
+        "f32|f16|q8_0|q4_0|q4_1|bf16|q5_0|q5_1|q2_k|q3_k|q4_k|q5_k|q6_k|iq4_nl|iq4_xs|mxfp4|q4_k_m",
+        PB_O_OUTPUT,
+        "stored type of all matrices; norms are f32; q4_k_m: as files of that name mix types"),
     PB_BOOL(config, tie, "false", PB_O_OUTPUT, "output matrix = embeddings"),
     PB_OPTIONS_END
 };

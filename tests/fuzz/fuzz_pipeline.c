@@ -107,7 +107,7 @@ static fuzz_case make_case(uint64_t seed, int cpu)
     c.f[PROMPT] = pipe_below(&r, 60) + 1;
     c.f[LAX] = pipe_below(&r, 2);
     c.f[BACKEND] = cpu;
-    c.f[MODEL] = cpu ? pipe_below(&r, 6) : 0;
+    c.f[MODEL] = cpu ? pipe_below(&r, 8) : 0;
     c.f[ISA] = cpu ? pipe_below(&r, 2) : 0;
     if (cpu) { /* steps cost more */
         c.f[REQUESTS] = 1 + c.f[REQUESTS] / 2;
@@ -152,13 +152,14 @@ typedef struct texts {
 
 static void on_cpu(const fuzz_case *c, pipe_config *p, texts *t, const char *isa)
 {
-    static const char *const type[] = { "f32", "q8_0", "q4_1", "q4_0", "f16", "q8_0" };
+    static const char *const type[] = { "f32", "q8_0", "q4_1",   "q4_0",
+                                        "f16", "q8_0", "q4_k_m", "q4_k_m" };
     int64_t m = c->f[MODEL];
     snprintf(t->weights, sizeof t->weights,
-             "synthetic layers=2 width=64 heads=4 kv_heads=2 ffn=96 vocab=%d context=%d type=%s",
-             VOCAB, CTX, type[m]);
+             "synthetic layers=2 width=64 heads=4 kv_heads=2 ffn=%d vocab=%d context=%d type=%s",
+             m < 6 ? 96 : 256, VOCAB, CTX, type[m]);
     snprintf(t->backend, sizeof t->backend, "cpu isa=%s kv=%s activations=%s verify=off", isa,
-             m % 2 ? "f16" : "f32", m == 5 ? "f32" : "q8");
+             m % 2 ? "f16" : "f32", m == 5 || m == 7 ? "f32" : "q8");
     p->weights = t->weights;
 }
 

@@ -7,6 +7,7 @@
 
 #include "models.h"
 #include "options.h"
+#include "../../plugins/backend-cpu/test_rows.h"
 #include "../../plugins/weights-synthetic/quant.h"
 
 #include <setjmp.h>
@@ -97,37 +98,40 @@ static void test_ranges(void **state)
     plug_close(&w);
 }
 
-/* value i of a stored row, written from the formats' definition, not from the quantizers */
+/* not used: blocks here are not random */
+uint32_t rnd_next(uint32_t *s)
+{
+    return (*s)++;
+}
+
+/* value i of a stored row, by the definitions that test_rows holds the kernels to */
 static float stored(int32_t type, const unsigned char *row, int64_t i)
 {
-    const unsigned char *b = row + i / 32 * (type == PB_Q8_0 ? 34 : type == PB_Q4_0 ? 18 : 20);
-    int64_t k = i % 32;
-    uint16_t h = (uint16_t)(b[0] | b[1] << 8), m = (uint16_t)(b[2] | b[3] << 8);
-    float f;
-    switch (type) {
-    case PB_F32: memcpy(&f, row + 4 * i, 4); return f;
-    case PB_F16: return quant_f16_value((uint16_t)(row[2 * i] | row[2 * i + 1] << 8));
-    case PB_Q8_0: return quant_f16_value(h) * (float)(int8_t)b[2 + k];
-    case PB_Q4_0: return quant_f16_value(h) * (float)((b[2 + k % 16] >> (k / 16 * 4) & 15) - 8);
-    default:
-        return quant_f16_value(h) * (float)(b[4 + k % 16] >> (k / 16 * 4) & 15) +
-               quant_f16_value(m);
-    }
+    size_t n, bytes = type_block(type, &n);
+    element e = type_at(type, row + (size_t)i / n * bytes, (int)((size_t)i % n));
+    return n == 1 ? e.d : e.d * (float)e.q + e.m;
 }
 
 static void test_types(void **state)
 {
-    static const char *const names[] = { "type=f32", "type=f16", "type=q8_0", "type=q4_0",
-                                         "type=q4_1" };
-    static const double limit[] = { 0, 0.0006, 0.006, 0.11, 0.06 }; /* of the deviation */
+    static const struct {
+        const char *name;
+        double limit; /* of the error, in half deviations; values reach 3.47 of these */
+    } types[] = { { "f32", 0 },     { "f16", 0.0006 }, { "q8_0", 0.006 },  { "q4_0", 0.11 },
+                  { "q4_1", 0.06 }, { "bf16", 0.004 }, { "q5_0", 0.06 },   { "q5_1", 0.03 },
+                  { "q2_k", 0.3 },  { "q3_k", 0.25 },  { "q4_k", 0.06 },   { "q5_k", 0.03 },
+                  { "q6_k", 0.04 }, { "iq4_nl", 0.1 }, { "iq4_xs", 0.12 }, { "mxfp4", 0.13 } };
+    static const char *const wide[] = { "width=256", "ffn=512", NULL };
     uint64_t content = 0;
     plug f, q;
     (void)state;
-    const pb_meta *mf = open_ok(&f, NULL);
+    const pb_meta *mf = open_ok(&f, wide);
     const pb_tensor *tf = meta_tensor(mf, "blk.2.ffn_up.weight");
     double sigma = 1 / sqrt((double)tf->cols);
-    for (int k = 0; k < 5; k++) {
-        const char *const opt[] = { names[k], NULL };
+    for (size_t k = 0; k < sizeof types / sizeof types[0]; k++) {
+        char type[32];
+        const char *const opt[] = { "width=256", "ffn=512", type, NULL };
+        snprintf(type, sizeof type, "type=%s", types[k].name);
         const pb_tensor *tq = meta_tensor(open_ok(&q, opt), tf->name);
         unsigned char *a = malloc(tf->row_bytes), *b = malloc(tq->row_bytes);
         double worst = 0, sum = 0, square = 0;
@@ -144,15 +148,40 @@ static void test_types(void **state)
             }
         }
         double n = (double)(tf->rows * tf->cols);
-        if (worst > limit[k] * sigma * 2)
-            fail_msg("%s: off by %g deviations", names[k], worst / sigma);
+        if (worst > types[k].limit * sigma * 2)
+            fail_msg("%s: off by %g deviations", types[k].name, worst / sigma);
         assert_true(fabs(sum / n) < 0.02 * sigma);
-        assert_true(fabs(sqrt(square / n) / sigma - 1) < 0.05);
+        /* few bits widen the distribution */
+        assert_true(fabs(sqrt(square / n) / sigma - 1) < 0.02 + 0.2 * types[k].limit);
         free(a);
         free(b);
         plug_close(&q);
     }
     plug_close(&f);
+}
+
+static void expect_type(const pb_meta *m, const char *name, int32_t type)
+{
+    const pb_tensor *t = meta_tensor(m, name);
+    assert_int_equal(t->type, type);
+    assert_int_equal(t->row_bytes, quant_row_bytes(type, t->cols));
+}
+
+/* rows of 128 and of 512 */
+static void test_mixture(void **state)
+{
+    static const char *const opt[] = { "ffn=512", "type=q4_k_m", NULL };
+    plug w;
+    (void)state;
+    const pb_meta *m = open_ok(&w, opt);
+    expect_type(m, "token_embd.weight", PB_Q8_0);
+    expect_type(m, "output_norm.weight", PB_F32);
+    expect_type(m, "blk.0.attn_q.weight", PB_Q5_0);
+    expect_type(m, "blk.0.attn_v.weight", PB_Q8_0);
+    expect_type(m, "blk.1.attn_v.weight", PB_Q5_0);
+    expect_type(m, "blk.0.ffn_down.weight", PB_Q6_K);
+    expect_type(m, "blk.1.ffn_down.weight", PB_Q4_K);
+    plug_close(&w);
 }
 
 static void test_f16(void **state)
@@ -244,14 +273,16 @@ static void test_refused(void **state)
     refuse_options("width=130", NULL, "width = 130");
     refuse_options("head_dim=7", NULL, "head_dim = 7");
     refuse_options("type=q8_0", "ffn=100", "ffn = 100");
+    refuse_options("type=q4_k", NULL, "blocks of 256");
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_equal),      cmocka_unit_test(test_ranges),
-        cmocka_unit_test(test_types),      cmocka_unit_test(test_f16),
-        cmocka_unit_test(test_vocabulary), cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_equal),   cmocka_unit_test(test_ranges),
+        cmocka_unit_test(test_types),   cmocka_unit_test(test_mixture),
+        cmocka_unit_test(test_f16),     cmocka_unit_test(test_vocabulary),
+        cmocka_unit_test(test_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
