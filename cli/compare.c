@@ -8,6 +8,7 @@
 #include "compare/bundle.h"
 #include "compare/html.h"
 #include "compare/result.h"
+#include "load.h"
 #include "report.h"
 #include "requests.h"
 
@@ -21,11 +22,12 @@
 
 typedef struct comparison {
     pbi_common common;
-    pbi_texts with;
-    const char *file, *prompt, *cache, *report, *bundle, *replay;
+    pbi_texts with, workload_set;
+    const char *file, *prompt, *cache, *report, *bundle, *replay, *workload_path;
     int64_t epochs, rounds, max_new, seed;
     double delta, until, max_time; /* percent, percent, seconds */
     pbi_requests requests;
+    pbw_workload *workload;
     pbi_pipeline *pipelines[PBC_MAX_ARMS];
     char *names[PBC_MAX_ARMS];
     int n_arms;
@@ -35,9 +37,10 @@ typedef struct comparison {
 /* ---- requests ------------------------------------------------------------ */
 
 /* the same list in every block */
-static int draw_list(void *arg, uint64_t seed, pbi_requests *out, pb_err *err)
+static int draw_list(void *arg, const pbi_arm *like, uint64_t seed, pbi_requests *out, pb_err *err)
 {
     const pbi_requests *r = arg;
+    (void)like;
     (void)seed;
     for (int64_t i = 0; i < r->n; i++) {
         int rc = pbi_requests_add(out, &r->v[i], err);
@@ -47,11 +50,20 @@ static int draw_list(void *arg, uint64_t seed, pbi_requests *out, pb_err *err)
     return 0;
 }
 
+static int draw_workload(void *arg, const pbi_arm *like, uint64_t seed, pbi_requests *out,
+                         pb_err *err)
+{
+    const pbw_vocab v = pbi_load_vocab(like);
+    return pbw_draw(arg, &v, seed, out, NULL, err);
+}
+
 static int read_requests(comparison *c, pb_err *err)
 {
     pbi_request q;
     pbi_request_default(&q);
     q.max_new = c->max_new;
+    if (c->workload_path)
+        return pbw_load(c->workload_path, c->workload_set.n, c->workload_set.s, &c->workload, err);
     if (c->file)
         return pbi_requests_load(&c->requests, c->file, &q, err);
     q.prompt = c->prompt;
@@ -165,8 +177,10 @@ static pbc_options options_of(comparison *c, pbc_gather *g)
         o.model = c->common.model ? c->common.model : "";
     o.pipelines = c->replay ? c->past.pipelines : c->pipelines;
     pbi_requests *r = c->replay ? &c->past.requests : &c->requests;
-    o.source = (pbc_source){ r, draw_list, 0 };
-    for (int64_t i = 0; i < r->n; i++)
+    pbw_workload *w = c->replay ? c->past.workload : c->workload;
+    o.source =
+        w ? (pbc_source){ w, draw_workload, pbw_open_loop(w) } : (pbc_source){ r, draw_list, 0 };
+    for (int64_t i = 0; i < r->n && !w; i++)
         o.source.open_loop |= r->v[i].arrival_ns > 0;
     o.progress = isatty(2) ? show_progress : NULL;
     o.stop = pbi_interrupted;
@@ -180,7 +194,7 @@ static int tell(comparison *c, const pbc_options *o, json_t *j, pb_err *err)
 {
     int rc = c->report ? write_report(c->report, j, err) : 0;
     if (!rc && c->bundle)
-        rc = pbc_bundle_write(c->bundle, o, o->source.arg, j, err);
+        rc = pbc_bundle_write(c->bundle, o, c->workload ? NULL : &c->requests, c->workload, j, err);
     json_t *replay = c->replay ? pbc_replay(&c->past, j, o->model) : NULL, *note;
     size_t i;
     if (replay)
@@ -210,9 +224,11 @@ static int run(comparison *c, pb_err *err)
         pbi_show_progress(NULL, NULL, 1);
     json_t *j = rc ? NULL
                    : pbc_result(t, &g,
-                                c->replay ? c->replay
-                                : c->file ? c->file
-                                          : "one prompt");
+                                c->replay          ? c->replay
+                                : c->workload_path ? c->workload_path
+                                : c->file          ? c->file
+                                                   : "one prompt",
+                                c->replay ? c->past.workload : c->workload);
     if (!rc && !j)
         rc = pbi_err(err, PB_E_NOMEM, "no memory for the result");
     if (!rc)
@@ -226,14 +242,14 @@ static int run(comparison *c, pb_err *err)
 static int usage_errors(const comparison *c, int n_words)
 {
     if (c->replay)
-        return !n_words && !c->with.n && !c->file && !c->prompt
+        return !n_words && !c->with.n && !c->file && !c->prompt && !c->workload_path
                    ? PBI_GO
                    : pbi_usage("compare", "--replay has its own pipelines and requests");
     if (n_words < 1 || n_words + c->with.n < 2)
         return pbi_usage("compare", "two arms, please: patchbay compare A.ini B.ini, or A.ini "
                                     "--with attention=radix");
-    if ((c->file != NULL) == (c->prompt != NULL))
-        return pbi_usage("compare", "give one of -f FILE.jsonl or -p TEXT");
+    if ((c->file != NULL) + (c->prompt != NULL) + (c->workload_path != NULL) != 1)
+        return pbi_usage("compare", "give one of -w W.ini, -f FILE.jsonl or -p TEXT");
     if (c->rounds < 1 || c->rounds > 1000)
         return pbi_usage("compare", "--rounds %" PRId64 " is outside of 1..1000", c->rounds);
     if (c->epochs < 0 || c->epochs > PBC_MAX_EPOCHS)
@@ -255,6 +271,7 @@ static void comparison_clear(comparison *c)
         free(c->names[i]);
     }
     pbi_requests_clear(&c->requests);
+    pbw_free(c->workload);
     pbc_bundle_clear(&c->past);
 }
 
@@ -270,6 +287,17 @@ int pbi_cmd_compare(int argc, char **argv)
           .out = &c.with,
           .value = "SLOT.KEY=VALUE,...",
           .help = "one more arm: the first pipeline with these; may be repeated" },
+        { .name = "--workload",
+          .alias = "-w",
+          .kind = PBI_ARG_TEXT,
+          .out = &c.workload_path,
+          .value = "W.ini",
+          .help = "requests drawn anew for each round (patchbay help workloads)" },
+        { .name = "--workload-set",
+          .kind = PBI_ARG_LIST,
+          .out = &c.workload_set,
+          .value = "KEY=VALUE",
+          .help = "override one value of the workload; may be repeated" },
         { .name = "--file",
           .alias = "-f",
           .kind = PBI_ARG_TEXT,

@@ -59,7 +59,24 @@ static json_t *ini_of(const pbi_pipeline *p)
     return j;
 }
 
-static json_t *document(const pbc_options *o, const pbi_requests *requests, const json_t *result)
+static json_t *workload_of(const pbw_workload *w)
+{
+    char *text = pbw_text(w);
+    size_t n;
+    const char *data = pbw_data(w, &n);
+    json_t *j =
+        text ? json_pack("{s:s,s:o*}", "ini", text, "data", data ? json_stringn(data, n) : NULL)
+             : NULL;
+    int lost = data && !json_object_get(j, "data"); /* not UTF-8 */
+    free(text);
+    if (!lost)
+        return j;
+    json_decref(j);
+    return NULL;
+}
+
+static json_t *document(const pbc_options *o, const pbi_requests *requests, const pbw_workload *w,
+                        const json_t *result)
 {
     json_t *j = json_object(), *arms = json_array(), *list = json_array();
     char hash[17];
@@ -69,12 +86,14 @@ static json_t *document(const pbc_options *o, const pbi_requests *requests, cons
         bad |= json_array_append_new(arms, json_pack("{s:s,s:o*}", "name",
                                                      a < o->n_arms ? o->names[a] : "A/A", "ini",
                                                      ini_of(o->pipelines[a])));
-    for (int64_t i = 0; i < requests->n; i++)
+    for (int64_t i = 0; requests && i < requests->n; i++)
         bad |= json_array_append_new(list, pbi_request_json(&requests->v[i]));
     bad |= json_object_set_new(j, "format", json_string(format));
     bad |= json_object_set_new(j, "model_hash", json_string(hash));
     bad |= json_object_set_new(j, "arms", arms);
     bad |= json_object_set_new(j, "requests", list);
+    if (w)
+        bad |= json_object_set_new(j, "workload", workload_of(w));
     bad |= json_object_set(j, "result", (json_t *)result);
     if (!bad)
         return j;
@@ -83,9 +102,9 @@ static json_t *document(const pbc_options *o, const pbi_requests *requests, cons
 }
 
 int pbc_bundle_write(const char *path, const pbc_options *o, const pbi_requests *requests,
-                     const json_t *result, pb_err *err)
+                     const pbw_workload *workload, const json_t *result, pb_err *err)
 {
-    json_t *j = document(o, requests, result);
+    json_t *j = document(o, requests, workload, result);
     if (!j)
         return pbi_err(err, PB_E_INVAL, "--bundle %s: a prompt is not UTF-8, or memory is short",
                        path);
@@ -119,6 +138,16 @@ static int read_requests(const json_t *list, const char *path, pbc_bundle *b, pb
             return rc;
     }
     return b->requests.n ? 0 : bad(err, path, "it has no request");
+}
+
+static int read_workload(const json_t *w, const char *path, pbc_bundle *b, pb_err *err)
+{
+    const json_t *ini = pbc_at(w, "ini"), *data = pbc_at(w, "data");
+    if (!json_is_string(ini))
+        return bad(err, path, "its workload");
+    return pbw_parse(json_string_value(ini), json_string_length(ini), path, 0, NULL,
+                     json_is_string(data) ? json_string_value(data) : "", json_string_length(data),
+                     &b->workload, err);
 }
 
 static int read_arms(const json_t *arms, const char *path, pbc_bundle *b, pb_err *err)
@@ -190,7 +219,9 @@ int pbc_bundle_read(const char *path, pbc_bundle *out, pb_err *err)
         return bad(err, path, "its format is not patchbay-bundle/1");
     rc = read_arms(pbc_at(out->doc, "arms"), path, out, err);
     if (!rc)
-        rc = read_requests(pbc_at(out->doc, "requests"), path, out, err);
+        rc = pbc_at(out->doc, "workload")
+                 ? read_workload(pbc_at(out->doc, "workload"), path, out, err)
+                 : read_requests(pbc_at(out->doc, "requests"), path, out, err);
     return rc ? rc : read_options(pbc_at(pbc_at(out->doc, "result"), "options"), path, out, err);
 }
 
@@ -199,6 +230,7 @@ void pbc_bundle_clear(pbc_bundle *b)
     for (int a = 0; a < PBC_MAX_ARMS; a++)
         pbi_pipeline_free(b->pipelines[a]);
     pbi_requests_clear(&b->requests);
+    pbw_free(b->workload);
     json_decref(b->doc);
 }
 

@@ -42,7 +42,7 @@ static int keep_request(pbc_live *l, int a, int64_t i, pb_err *err)
     q.n_prompt = 0;
     q.ids = x->prompt_ids;
     q.n_ids = x->n_prompt;
-    q.arrival_ns = 0;
+    q.arrival_ns = q.after = 0;
     q.n_stop = 0; /* not needed to get to that place */
     q.stop = NULL;
     int rc = pbi_requests_add(r, &q, err);

@@ -229,14 +229,29 @@ static void arms_table(FILE *f, const json_t *r)
     fputs("</table></div>\n", f);
 }
 
-static void plugins(FILE *f, const json_t *arm)
+static double last_ms(const json_t *r)
+{
+    double most = 0;
+    const json_t *a;
+    size_t i;
+    json_array_foreach(pbc_at(r, "arms"), i, a)
+    {
+        const json_t *t = pbc_at(pbc_at(a, "timeline"), "ms");
+        double ms = json_number_value(json_array_get(t, json_array_size(t) - 1));
+        most = json_array_size(t) && ms > most ? ms : most;
+    }
+    return most;
+}
+
+static void plugins(FILE *f, const json_t *r, const json_t *arm)
 {
     const json_t *p, *v;
     const char *key;
     size_t i;
     fputs("<h3>", f);
     pbc_escaped(f, pbc_text(arm, "name"));
-    fputs("</h3><div class=wide><table><tr><th>plugin<th>memory, bytes<th>in calls, ms<th class=t>"
+    fputs("</h3><div class=wide><table><tr><th>plugin<th>memory, bytes<th>in calls of the untimed "
+          "block, ms<th class=t>"
           "counters of the last epoch</tr>\n",
           f);
     json_array_foreach(pbc_at(arm, "plugins"), i, p)
@@ -257,6 +272,8 @@ static void plugins(FILE *f, const json_t *arm)
         fputs("</tr>\n", f);
     }
     fputs("</table></div>\n", f);
+    pbc_plot_timeline(f, arm, last_ms(r));
+    pbc_plot_plugins(f, arm);
 }
 
 static void pipeline(FILE *f, const json_t *arm)
@@ -293,6 +310,11 @@ static void conditions(FILE *f, const json_t *r)
     fprintf(f, ". Of %zu blocks %.0f were disturbed by other load, %.0f not steady.</p>\n",
             json_array_size(pbc_at(r, "rows")), pbc_num(r, "rows_disturbed"),
             pbc_num(r, "rows_unsteady"));
+    if (json_is_string(pbc_at(r, "workload_ini"))) {
+        fputs("<details><summary>the workload</summary><pre>", f);
+        pbc_escaped(f, pbc_text(r, "workload_ini"));
+        fputs("</pre></details>\n", f);
+    }
 }
 
 int pbc_html(FILE *f, const json_t *r)
@@ -330,7 +352,7 @@ int pbc_html(FILE *f, const json_t *r)
     pbc_plot_ecdf(f, r, "e2e_ms", "share of answers whose E2E was below, ms");
     fputs("<h2>Arms</h2>\n", f);
     arms_table(f, r);
-    json_array_foreach(pbc_at(r, "arms"), i, a) plugins(f, a);
+    json_array_foreach(pbc_at(r, "arms"), i, a) plugins(f, r, a);
     fputs("<h2>Pipelines</h2>\n", f);
     json_array_foreach(pbc_at(r, "arms"), i, a) pipeline(f, a);
     fputs("<p class=dim>Ratios are arm over base. TTFT first token - arrival; TPOT (E2E - TTFT) / "

@@ -24,6 +24,10 @@ void pbc_escaped(FILE *f, const char *s);               /* for HTML and SVG text
 void pbc_plot_forest(FILE *f, const json_t *result, const json_t *comparison);
 /* Share of answers below a time, one line for each arm; key: "ttft_ms", "e2e_ms". */
 void pbc_plot_ecdf(FILE *f, const json_t *result, const char *key, const char *title);
+/* One arm's first timed block, step by step: rows, sequences, KV. */
+void pbc_plot_timeline(FILE *f, const json_t *arm, double last_ms);
+/* Where the time of an arm's plugins went: one bar each. */
+void pbc_plot_plugins(FILE *f, const json_t *arm);
 /* Ratio of each epoch for a metric, dots, with those of A/A as rings. */
 void pbc_plot_epochs(FILE *f, const json_t *comparison, const char *key, const char *title);
 #endif

@@ -21,6 +21,7 @@ typedef struct pbc_live {
     pbc_pool pool[PBC_MAX_ARMS][2];       /* TTFT, ITL of the epoch */
     pbi_requests differing[PBC_MAX_ARMS]; /* the request of diff[], to be run again */
     uint64_t state;
+    int log_steps; /* of the block under way */
 } pbc_live;
 
 /* One block of an arm in the declared cache state, untimed. out[requests.n] is zeroed before. */

@@ -174,3 +174,112 @@ void pbc_plot_epochs(FILE *f, const json_t *c, const char *key, const char *titl
             "</text></svg>\n",
             LEFT, TOP + 180, json_array_size(v));
 }
+
+/* ---- steps and plugins --------------------------------------------------------- */
+
+static double largest(const json_t *v)
+{
+    const json_t *q;
+    double most = 0;
+    size_t k;
+    json_array_foreach(v, k, q) most = json_number_value(q) > most ? json_number_value(q) : most;
+    return most;
+}
+
+/* One strip: a line of values over time, steps held until the next. */
+static void strip(FILE *f, const json_t *t, const json_t *v, const axis *x, const axis *y,
+                  const char *class)
+{
+    const json_t *q;
+    size_t k;
+    double before = 0;
+    fprintf(f, "<polyline class=\"%s\" points=\"", class);
+    json_array_foreach(v, k, q)
+    {
+        double at = on(x, json_number_value(json_array_get(t, k)));
+        fprintf(f, "%.1f,%.1f ", at, on(y, k ? before : json_number_value(q)));
+        before = json_number_value(q);
+        fprintf(f, "%.1f,%.1f ", at, on(y, before));
+    }
+    fputs("\"/>\n", f);
+}
+
+void pbc_plot_timeline(FILE *f, const json_t *arm, double last_ms)
+{
+    static const struct {
+        const char *name, *key[2], *legend[2];
+        double unit;
+    } rows[] = {
+        { "rows of a step", { "prefill_rows", "decode_rows" }, { "prefill", "decode" }, 1 },
+        { "sequences", { "waiting", "running" }, { "waiting", "running" }, 1 },
+        { "KV taken, MiB", { "kv_bytes", NULL }, { "", "" }, 1048576 },
+    };
+    const json_t *line = pbc_at(arm, "timeline"), *t = pbc_at(line, "ms");
+    const axis x = { 0, last_ms > 0 ? last_ms : 1, LEFT, WIDTH - RIGHT, 0 };
+    char title[160];
+    if (json_array_size(t) < 2)
+        return;
+    snprintf(title, sizeof title, "steps of the first timed block");
+    begin(f, TOP + 3 * 92 + 26, title);
+    ticks(f, &x, TOP, TOP + 3 * 92);
+    for (int i = 0; i < 3; i++) {
+        const json_t *a = pbc_at(line, rows[i].key[0]);
+        const json_t *b = rows[i].key[1] ? pbc_at(line, rows[i].key[1]) : NULL;
+        double most = largest(a) > largest(b) ? largest(a) : largest(b), top = TOP + 92.0 * i;
+        const axis y = { 0, most > 0 ? most : 1, top + 84, top + 12, 0 };
+        fprintf(f,
+                "<text class=label x=\"0\" y=\"%.0f\">%s</text><text class=tick x=\"%d\" "
+                "y=\"%.0f\" text-anchor=end>%.0f</text>\n",
+                top + 30, rows[i].name, LEFT - 8, top + 16, most / rows[i].unit);
+        for (int k = 0; k < 2 && rows[i].key[1]; k++)
+            fprintf(f,
+                    "<line class=\"line arm%d\" x1=\"0\" x2=\"16\" y1=\"%.0f\" y2=\"%.0f\"/>"
+                    "<text class=tick x=\"22\" y=\"%.0f\">%s</text>\n",
+                    !k, top + 44 + 16 * k, top + 44 + 16 * k, top + 48 + 16 * k, rows[i].legend[k]);
+        strip(f, t, a, &x, &y, rows[i].key[1] ? "line arm1" : "line arm0");
+        if (b)
+            strip(f, t, b, &x, &y, "line arm0");
+    }
+    fprintf(f, "<text class=tick x=\"%d\" y=\"%d\">ms</text></svg>\n", WIDTH - RIGHT + 4,
+            TOP + 3 * 92 + 16);
+}
+
+static double plugin_ms(const json_t *plugin)
+{
+    json_t *calls = (json_t *)pbc_at(plugin, "calls"), *v;
+    const char *key;
+    double ms = 0;
+    json_object_foreach(calls, key, v) if (strcmp(key, "run")) /* the loop holds all others */
+        ms += pbc_num(v, "ms");
+    return ms;
+}
+
+void pbc_plot_plugins(FILE *f, const json_t *arm)
+{
+    const json_t *plugins = pbc_at(arm, "plugins"), *p;
+    double most = 0, y = TOP;
+    size_t i;
+    json_array_foreach(plugins, i, p) most = plugin_ms(p) > most ? plugin_ms(p) : most;
+    if (!(most > 0))
+        return;
+    /* a backend computes, policies decide: thousandths apart, so the scale is logarithmic */
+    const axis x = { most / 1e5, most, LEFT + 60, WIDTH - RIGHT - 60, 1 };
+    begin(f, TOP + 20 * (double)json_array_size(plugins) + 8,
+          "time inside of plugins, ms (logarithmic)");
+    json_array_foreach(plugins, i, p)
+    {
+        double ms = plugin_ms(p);
+        if (!(ms > 0))
+            continue;
+        fprintf(f, "<text class=label x=\"0\" y=\"%.0f\">", y + 13);
+        pbc_escaped(f, pbc_text(p, "slot"));
+        fputc('-', f);
+        pbc_escaped(f, pbc_text(p, "name"));
+        fprintf(f,
+                "</text><rect class=noise x=\"%.1f\" y=\"%.0f\" width=\"%.1f\" height=\"14\"/>"
+                "<text class=tick x=\"%.1f\" y=\"%.0f\">%.3f</text>\n",
+                x.a, y + 2, on(&x, ms < x.lo ? x.lo : ms) - x.a, on(&x, ms) + 6, y + 13, ms);
+        y += 20;
+    }
+    fprintf(f, "</svg>\n");
+}

@@ -38,9 +38,13 @@ int pbc_gather_block(void *arg, const pbc_row *row, const pbi_answer *a, const p
         g->v[k][0][g->n[k]] = pbi_ttft_ms(&a[i]);
         g->v[k][1][g->n[k]++] = pbi_e2e_ms(&a[i]);
     }
-    json_decref(g->plugins[k]);
-    g->plugins[k] = pbi_plugins_json(arm);
-    return g->plugins[k] ? 0 : PB_E_NOMEM;
+    json_t *now = pbi_plugins_json(arm), **keep = row->round < 0 ? &g->untimed[k] : &g->plugins[k];
+    json_decref(*keep);
+    *keep = now;
+    for (size_t i = 0; row->round >= 0 && i < json_array_size(now); i++)
+        json_object_set(json_array_get(now, i), "calls",
+                        json_object_get(json_array_get(g->untimed[k], i), "calls"));
+    return now ? 0 : PB_E_NOMEM;
 }
 
 void pbc_gather_clear(pbc_gather *g)
@@ -49,6 +53,7 @@ void pbc_gather_clear(pbc_gather *g)
         free(g->v[k][0]);
         free(g->v[k][1]);
         json_decref(g->plugins[k]);
+        json_decref(g->untimed[k]);
     }
 }
 
@@ -136,6 +141,35 @@ static json_t *difference_json(const pbc_difference *d)
     return j;
 }
 
+/* At most MAX_POINTS points: of neighbours the last. Times from the first step's end, ms. */
+static json_t *timeline_json(const pbc_trial *t, int a)
+{
+    enum { MAX_POINTS = 400 };
+    static const char *const keys[] = { "ms",      "prefill_rows", "decode_rows",
+                                        "running", "waiting",      "kv_bytes" };
+    json_t *j = json_object(), *v[6];
+    int64_t n = t->n_steps[a], stride = n / MAX_POINTS + 1;
+    for (int k = 0; k < 6; k++)
+        put(j, keys[k], v[k] = json_array());
+    for (int64_t i = 0; i < n; i += stride) {
+        const pbi_step_event *e = &t->steps[a][i + stride - 1 < n ? i + stride - 1 : n - 1];
+        int64_t rows[2] = { 0, 0 };
+        for (int64_t k = i; k < i + stride && k < n; k++) {
+            rows[0] += t->steps[a][k].prefill_rows;
+            rows[1] += t->steps[a][k].decode_rows;
+        }
+        const double x[6] = { (double)(e->t_ns - t->steps[a][0].t_ns) / 1e6,
+                              (double)rows[0] / (double)stride,
+                              (double)rows[1] / (double)stride,
+                              e->running,
+                              e->waiting,
+                              (double)e->kv_used };
+        for (int k = 0; k < 6; k++)
+            json_array_append_new(v[k], pbi_number(x[k]));
+    }
+    return j;
+}
+
 static json_t *arm_json(const pbc_trial *t, const pbc_gather *g, int a)
 {
     const pbc_options *o = &t->o;
@@ -182,6 +216,7 @@ static json_t *arm_json(const pbc_trial *t, const pbc_gather *g, int a)
     put(j, "quantiles",
         json_pack("{s:o,s:o}", "ttft_ms", quantiles(g->v[a][0], g->n[a]), "e2e_ms",
                   quantiles(g->v[a][1], g->n[a])));
+    put(j, "timeline", timeline_json(t, a));
     put(j, "plugins", g->plugins[a] ? json_incref(g->plugins[a]) : json_null());
     return j;
 }
@@ -260,7 +295,7 @@ static json_t *options_json(const pbc_options *o)
                      "max_time_s", o->max_time_s, "seed", (json_int_t)o->seed);
 }
 
-json_t *pbc_result(const pbc_trial *t, const pbc_gather *g, const char *workload)
+json_t *pbc_result(const pbc_trial *t, const pbc_gather *g, const char *name, const pbw_workload *w)
 {
     json_t *j = json_object(), *arms = json_array(), *comparisons = json_array();
     json_t *names = json_array();
@@ -284,7 +319,10 @@ json_t *pbc_result(const pbc_trial *t, const pbc_gather *g, const char *workload
         bits &= !t->diff[a].found;
     }
     put(j, "format", json_string("patchbay-comparison/1"));
-    put(j, "workload", json_string(workload));
+    char *ini = w ? pbw_text(w) : NULL;
+    put(j, "workload", json_string(name));
+    put(j, "workload_ini", ini ? json_string(ini) : json_null());
+    free(ini);
     put(j, "options", options_json(&t->o));
     put(j, "machine", machine_json());
     put(j, "ended",

@@ -169,13 +169,39 @@ static int pool(pbc_live *l, int a, int64_t n, const pbi_answer *ans)
     return 0;
 }
 
+typedef struct step_log {
+    pbc_trial *t;
+    int arm;
+} step_log;
+
+/* A step that finds no memory is missing from a figure, no more. */
+static void keep_step(void *arg, const pbi_step_event *e)
+{
+    const step_log *s = arg;
+    pbc_trial *t = s->t;
+    if (t->n_steps[s->arm] == t->cap_steps[s->arm]) {
+        int64_t cap = t->cap_steps[s->arm] ? 2 * t->cap_steps[s->arm] : 1024;
+        pbi_step_event *v = realloc(t->steps[s->arm], (size_t)cap * sizeof *v);
+        if (!v)
+            return;
+        t->steps[s->arm] = v;
+        t->cap_steps[s->arm] = cap;
+    }
+    t->steps[s->arm][t->n_steps[s->arm]++] = *e;
+}
+
 int pbc_block(pbc_live *l, int a, pbi_answer *out, pbi_totals *totals, pb_err *err)
 {
     const pbc_options *o = &l->t->o;
-    const pbi_run_hooks hooks = { .stop = o->stop };
+    step_log log = { l->t, a };
+    const pbi_run_hooks warm = { .clients = l->requests.clients, .stop = o->stop };
+    const pbi_run_hooks hooks = { .clients = l->requests.clients,
+                                  .stop = o->stop,
+                                  .arg = &log,
+                                  .on_step = l->log_steps ? keep_step : NULL };
     int rc = o->cache == PBC_NATURAL ? 0 : pbi_arm_reset(l->arm[a], err);
     if (!rc && o->cache == PBC_WARM) {
-        rc = pbi_arm_run(l->arm[a], l->requests.n, l->requests.v, out, &hooks, totals, err);
+        rc = pbi_arm_run(l->arm[a], l->requests.n, l->requests.v, out, &warm, totals, err);
         pbc_clear_answers(out, l->requests.n);
     }
     if (!rc)
@@ -190,7 +216,9 @@ static int timed_block(pbc_live *l, int epoch, int round, int a, int place, pb_e
     pbi_totals tot;
     pbi_metrics m;
     double busy = machine_busy(), wall = seconds();
+    l->log_steps = epoch == 0 && round == 0;
     int rc = pbc_block(l, a, out, &tot, err);
+    l->log_steps = 0;
     if (rc)
         return rc;
     wall = seconds() - wall;
@@ -233,13 +261,24 @@ static int timed_block(pbc_live *l, int epoch, int round, int a, int place, pb_e
     return keep_row(t, &r, err);
 }
 
+static int untimed_block(pbc_live *l, int epoch, int a, pb_err *err)
+{
+    const pbc_row r = { .epoch = epoch, .round = -1, .arm = a };
+    pbi_totals tot;
+    int rc = pbc_block(l, a, l->answers[a], &tot, err);
+    if (!rc && l->t->o.on_block)
+        rc = l->t->o.on_block(l->t->o.on_block_arg, &r, l->answers[a], l->arm[a]);
+    return rc;
+}
+
 /* ---- rounds and epochs ---------------------------------------------------------- */
 
 static int draw(pbc_live *l, uint64_t seed, pb_err *err)
 {
     pbi_requests_clear(&l->requests);
     l->requests = (pbi_requests){ 0 };
-    int rc = l->t->o.source.draw(l->t->o.source.arg, seed, &l->requests, err);
+    const pbc_source *src = &l->t->o.source;
+    int rc = src->draw(src->arg, l->holder[0], seed, &l->requests, err);
     if (rc)
         return rc;
     if (l->requests.n < 1)
@@ -265,10 +304,9 @@ static int one_round(pbc_live *l, int epoch, int round, pb_err *err)
     rc = draw(l, pbc_random(&l->state), err);
     for (int i = 0; i < t->n_all && !rc; i++) {
         int a = order[i];
-        pbi_totals tot;
         pbi_arm_hash_logits(l->arm[a], hashes);
-        rc = round < 0 ? pbc_block(l, a, l->answers[a], &tot, err)
-                       : timed_block(l, epoch, round, a, i, err);
+        pbi_trace_enable(round < 0); /* the time inside of plugins, where nothing is timed */
+        rc = round < 0 ? untimed_block(l, epoch, a, err) : timed_block(l, epoch, round, a, i, err);
         if (t->o.stop && t->o.stop(NULL)) {
             t->interrupted = 1;
             break;
@@ -439,6 +477,8 @@ void pbc_free(pbc_trial *t)
 {
     if (!t)
         return;
+    for (int a = 0; a < PBC_MAX_ARMS; a++)
+        free(t->steps[a]);
     free(t->rows);
     free(t);
 }

@@ -43,7 +43,8 @@ extern const pbc_metric pbc_metrics[PBC_N_METRICS];
  * (a list). Appends to out. */
 typedef struct pbc_source {
     void *arg;
-    int (*draw)(void *arg, uint64_t seed, pbi_requests *out, pb_err *err);
+    /* like: an open arm, for vocabulary and context */
+    int (*draw)(void *arg, const pbi_arm *like, uint64_t seed, pbi_requests *out, pb_err *err);
     int open_loop; /* requests arrive by the clock, whatever the engine manages */
 } pbc_source;
 
@@ -70,7 +71,8 @@ typedef struct pbc_options {
     void (*progress)(void *arg, double done, double left_s); /* may be NULL */
     void *progress_arg;
     int (*stop)(void *arg); /* polled; non-zero ends after the answer under way */
-    /* after each timed block, while its arm is open; may be NULL. 0 or PB_E_* */
+    /* after each block, while its arm is open; round -1: an untimed one, for which plugins' calls
+     * were timed instead, and of which row says no more. May be NULL. 0 or PB_E_* */
     int (*on_block)(void *arg, const pbc_row *row, const pbi_answer *a, const pbi_arm *arm);
     void *on_block_arg;
 } pbc_options;
@@ -102,7 +104,8 @@ typedef struct pbc_trial {
     int n_epochs, interrupted, timed_out, reached;
     int64_t n_requests, kv_peak[PBC_MAX_ARMS], kv_arena[PBC_MAX_ARMS], weight_bytes[PBC_MAX_ARMS];
     double began_s;
-
+    pbi_step_event *steps[PBC_MAX_ARMS]; /* of the first timed block */
+    int64_t n_steps[PBC_MAX_ARMS], cap_steps[PBC_MAX_ARMS];
 } pbc_trial;
 
 /* Runs it. 0, or PB_E_* with err; what was measured until then stays in *out either way. */

@@ -37,8 +37,9 @@ typedef struct rig {
     int stop_after;
 } rig;
 
-static int draw(void *arg, uint64_t seed, pbi_requests *out, pb_err *err)
+static int draw(void *arg, const pbi_arm *like, uint64_t seed, pbi_requests *out, pb_err *err)
 {
+    (void)like;
     rig *g = arg;
     g->drawn++;
     for (int i = 0; i < MANY; i++) {
