@@ -259,11 +259,11 @@ int pbi_front_begin(pbi_front *f, int64_t n, const pbi_request *req, pbi_answer 
     f->heap = calloc((size_t)n + 1, sizeof *f->heap);
     if (!f->job || !f->heap)
         return pbi_err(err, PB_E_NOMEM, "no memory for %lld requests", (long long)n);
+    for (int64_t i = 0; i < n; i++)
+        out[i] = (pbi_answer){ 0 };
     int rc = find_heirs(f, err);
     if (rc)
         return rc;
-    for (int64_t i = 0; i < n; i++)
-        out[i] = (pbi_answer){ 0 };
     for (int64_t i = 0; i < n; i++) {
         if (!req[i].after)
             f->job[i].due = f->t_start + req[i].arrival_ns;
