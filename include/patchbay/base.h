@@ -66,7 +66,7 @@ enum {
     PB_IQ4_XS = 23,
     PB_BF16 = 30,
     PB_MXFP4 = 39,
-    PB_F8_E4M3 = 1000
+    PB_F8_E4M3 = 1000 /* blocks of 128: f32 scale, then 128 e4m3 (OCP 8-bit Floating Point) */
 };
 
 /* ---- options ---------------------------------------------------------- */

@@ -81,7 +81,7 @@ int cpu_verify_kvfmt(const cpu *d, const pb_kvfmt *f, pb_err *err);
 
 /* ---- stored types and packed panels (stored.c, pack.c; layouts: panel.h) ------------ */
 
-#define CPU_FLOAT_TYPES(F) F(F32) F(F16) F(BF16)
+#define CPU_FLOAT_TYPES(F) F(F32) F(F16) F(BF16) F(F8_E4M3) /* meet float inputs only */
 #define CPU_QUANT_TYPES(F)                                                                         \
     F(Q8_0)                                                                                        \
     F(Q4_0)                                                                                        \

@@ -101,6 +101,18 @@ static void put_unit(int32_t type, const cpu_unit *u, uint8_t *quants, uint8_t *
         record[halves * 32 + i * CPU_ROWS + lane] = u->bytes[i];
 }
 
+/* A block of F8_E4M3: 128 elements, [128][16]. */
+static void put_f8(const uint8_t *src, uint8_t *quants, uint8_t *record, size_t lane)
+{
+    uint32_t nan = 0x7fc00000u;
+    memcpy(record + 4 * lane, src, 4);
+    for (size_t k = 0; k < 128; k++) {
+        quants[k * CPU_ROWS + lane] = src[4 + k];
+        if ((src[4 + k] & 0x7f) == 0x7f)
+            memcpy(record + 4 * lane, &nan, 4);
+    }
+}
+
 static void pack_panel(const cpu_stored *t, const uint8_t *const rows[CPU_ROWS], int n,
                        int64_t cols, uint8_t *panel)
 {
@@ -121,6 +133,11 @@ static void pack_panel(const cpu_stored *t, const uint8_t *const rows[CPU_ROWS],
     for (size_t u = 0; u < (size_t)cols / (size_t)panel_unit(type); u++)
         for (int r = 0; r < n; r++) {
             cpu_unit unit;
+            if (type == PB_F8_E4M3) {
+                put_f8(rows[r] + u * (size_t)t->bytes, panel + u * per,
+                       panel + scales + u * panel_record(type), (size_t)r);
+                continue;
+            }
             cpu_unpack(t, rows[r] + u * (size_t)t->bytes, &unit);
             put_unit(type, &unit, panel + u * per, panel + scales + u * panel_record(type),
                      (size_t)r);
@@ -212,6 +229,10 @@ float cpu_scale_at(int32_t type, const uint8_t *panel, int64_t cols, size_t g, s
     const size_t per = (size_t)(panel_unit(type) / panel_group(type));
     const uint8_t *r = panel + panel_scales(type, cols) + g / per * panel_record(type);
     const uint8_t *c = r + 32 * (size_t)panel_halves(type) + lane; /* bytes */
+    if (type == PB_F8_E4M3) {
+        memcpy(m, r + 4 * lane, 4);
+        return *m * 256.0f; /* of halves */
+    }
     *m = panel_has_min(type) ? half_at(r, CPU_ROWS + lane) : 0.0f;
     g %= per;
     switch (type) {
@@ -235,6 +256,10 @@ void cpu_group_at(int32_t type, const uint8_t *panel, int64_t cols, size_t g, si
     const size_t n = (size_t)panel_group(type);
     float m, d = cpu_scale_at(type, panel, cols, g, lane, &m);
     for (size_t i = 0, k = g * n; i < n; i++, k++) {
+        if (type == PB_F8_E4M3) {
+            v[i] = d * m_half(panel_e4m3(panel[k * CPU_ROWS + lane]));
+            continue;
+        }
         float q = (float)cpu_quant_at(type, panel, k / CPU_BLOCK, lane, k % CPU_BLOCK);
         v[i] = panel_has_min(type) ? CPU_FMA(d, q, m) : d * q;
     }

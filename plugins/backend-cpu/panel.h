@@ -4,16 +4,18 @@
  * The functions take the type as a constant where they are inlined, so that nothing is decided at
  * run time.
  *
- * Float types: the elements as stored, [cols][16]. A quantized panel of [16][cols] is two parts,
- * each padded to 64 bytes:
+ * Float types: the elements as stored, [cols][16]. Another panel of [16][cols] is two parts, each
+ * padded to 64 bytes:
  *
  *   quants   for each block of 32 columns, planes of vectors of 64 bytes; a byte (row, j) of vector
  *            i has parts of the elements k = 4g + j, g = 0..7:
  *              low plane, 8 bits: vector g;  4 bits: vector i, g = i in its low half and g = 4 + i
  *              in its high half;  2 bits: vector i, g = 4i + f at bit 2f
  *              high plane, 1 bit: one vector, g at bit g;  2 bits: vector i, g = 4i + f at bit 2f
+ *            F8_E4M3: the elements as stored, [32][16]
  *   scales   for each unit of 32 or 256 columns a record: f16 d [16], f16 m [16] if there are
- *            minima, then bytes: whole numbers that d and m are multiplied by, [.][16]
+ *            minima, then bytes: whole numbers that d and m are multiplied by, [.][16];
+ *            F8_E4M3: for each unit of 128 columns f32 d [16]
  *
  * An element is d * q or fma(d, q, m), q = (its bits) - zero, or looked up by its bits. Invariant:
  * packing loses nothing, and d times a whole number is exact in binary32.
@@ -29,10 +31,16 @@ static inline int panel_is_float(int32_t type)
     return type == PB_F32 || type == PB_F16 || type == PB_BF16;
 }
 
+/* types that meet float inputs whatever the option says */
+static inline int panel_meets_float(int32_t type)
+{
+    return panel_is_float(type) || type == PB_F8_E4M3;
+}
+
 /* bits of an element in the low and in the high plane */
 static inline int panel_low(int32_t type)
 {
-    return type == PB_Q8_0 ? 8 : type == PB_Q2_K || type == PB_Q3_K ? 2 : 4;
+    return type == PB_Q8_0 || type == PB_F8_E4M3 ? 8 : type == PB_Q2_K || type == PB_Q3_K ? 2 : 4;
 }
 static inline int panel_high(int32_t type)
 {
@@ -91,6 +99,7 @@ static inline int panel_unit(int32_t type)
     case PB_Q5_K:
     case PB_Q6_K:
     case PB_IQ4_XS: return 256;
+    case PB_F8_E4M3: return 128;
     default: return 32;
     }
 }
@@ -116,6 +125,8 @@ static inline int panel_bytes(int32_t type)
 
 static inline size_t panel_record(int32_t type)
 {
+    if (type == PB_F8_E4M3)
+        return 4 * CPU_ROWS;
     return (size_t)(2 * panel_halves(type) + panel_bytes(type)) * CPU_ROWS;
 }
 
@@ -133,6 +144,14 @@ static inline float panel_exponent(uint8_t e)
     u = u < 0x400000u ? 0x400000u : u;
     memcpy(&d, &u, 4);
     return d * 0.5f;
+}
+
+/* An e4m3 as a half of 1/256 its value: its 4 bits of exponent and 3 of mantissa are the top of
+ * the half's 5 and 10. That the pattern of NaN becomes a number there is put right by its block's
+ * scale, which packing makes NaN. */
+static inline uint16_t panel_e4m3(uint8_t x)
+{
+    return (uint16_t)((x & 0x80) << 8 | (x & 0x7f) << 7);
 }
 
 /* where the scales begin, and all bytes of a panel */

@@ -86,6 +86,13 @@ ALWAYS v16 v_load_bf16(const uint8_t *p)
     __m512i v = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)(const void *)p));
     return _mm512_castsi512_ps(_mm512_slli_epi32(v, 16));
 }
+/* panel_e4m3() of sixteen bytes: the sign fills what a shift by 7 then leaves above it */
+ALWAYS v16 v_load_f8(const uint8_t *p)
+{
+    __m256i v = _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)(const void *)p));
+    v = _mm256_and_si256(_mm256_slli_epi16(v, 7), _mm256_set1_epi16((short)0xbfff));
+    return _mm512_cvtph_ps(v);
+}
 /* table[i] of sixteen int8_t, as floats; i in 0..15 */
 ALWAYS v16 v_look(const int8_t *table, i16 i)
 {
@@ -242,6 +249,13 @@ ALWAYS __m256 v_bf16_8(const uint8_t *p)
 ALWAYS v16 v_load_bf16(const uint8_t *p)
 {
     return (v16){ v_bf16_8(p), v_bf16_8(p + 16) };
+}
+ALWAYS v16 v_load_f8(const uint8_t *p)
+{
+    __m256i v = _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)(const void *)p));
+    v = _mm256_and_si256(_mm256_slli_epi16(v, 7), _mm256_set1_epi16((short)0xbfff));
+    return (v16){ _mm256_cvtph_ps(_mm256_castsi256_si128(v)),
+                  _mm256_cvtph_ps(_mm256_extracti128_si256(v, 1)) };
 }
 ALWAYS __m256 v_look8(v16 t, __m256i i)
 {

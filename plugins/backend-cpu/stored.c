@@ -10,14 +10,23 @@
 #include "panel.h"
 
 static const cpu_stored types[] = {
-    { PB_F32, "F32", 1, 4, 0, { 0 } },           { PB_F16, "F16", 1, 2, 0, { 0 } },
-    { PB_BF16, "BF16", 1, 2, 0, { 0 } },         { PB_Q4_0, "Q4_0", 32, 18, 1, { 0 } },
-    { PB_Q4_1, "Q4_1", 32, 20, 2, { 0, 2 } },    { PB_Q5_0, "Q5_0", 32, 22, 1, { 0 } },
-    { PB_Q5_1, "Q5_1", 32, 24, 2, { 0, 2 } },    { PB_Q8_0, "Q8_0", 32, 34, 1, { 0 } },
-    { PB_Q2_K, "Q2_K", 256, 84, 2, { 80, 82 } }, { PB_Q3_K, "Q3_K", 256, 110, 1, { 108 } },
-    { PB_Q4_K, "Q4_K", 256, 144, 2, { 0, 2 } },  { PB_Q5_K, "Q5_K", 256, 176, 2, { 0, 2 } },
-    { PB_Q6_K, "Q6_K", 256, 210, 1, { 208 } },   { PB_IQ4_NL, "IQ4_NL", 32, 18, 1, { 0 } },
-    { PB_IQ4_XS, "IQ4_XS", 256, 136, 1, { 0 } }, { PB_MXFP4, "MXFP4", 32, 17, 0, { 0 } },
+    { PB_F32, "F32", 1, 4, 0, { 0 } },
+    { PB_F16, "F16", 1, 2, 0, { 0 } },
+    { PB_BF16, "BF16", 1, 2, 0, { 0 } },
+    { PB_Q4_0, "Q4_0", 32, 18, 1, { 0 } },
+    { PB_Q4_1, "Q4_1", 32, 20, 2, { 0, 2 } },
+    { PB_Q5_0, "Q5_0", 32, 22, 1, { 0 } },
+    { PB_Q5_1, "Q5_1", 32, 24, 2, { 0, 2 } },
+    { PB_Q8_0, "Q8_0", 32, 34, 1, { 0 } },
+    { PB_Q2_K, "Q2_K", 256, 84, 2, { 80, 82 } },
+    { PB_Q3_K, "Q3_K", 256, 110, 1, { 108 } },
+    { PB_Q4_K, "Q4_K", 256, 144, 2, { 0, 2 } },
+    { PB_Q5_K, "Q5_K", 256, 176, 2, { 0, 2 } },
+    { PB_Q6_K, "Q6_K", 256, 210, 1, { 208 } },
+    { PB_IQ4_NL, "IQ4_NL", 32, 18, 1, { 0 } },
+    { PB_IQ4_XS, "IQ4_XS", 256, 136, 1, { 0 } },
+    { PB_MXFP4, "MXFP4", 32, 17, 0, { 0 } },
+    { PB_F8_E4M3, "F8_E4M3", 128, 132, 0, { 0 } },
 };
 
 const cpu_stored *cpu_stored_of(int32_t type)
@@ -40,8 +49,6 @@ const char *cpu_type_name(int32_t type)
     const cpu_stored *t = cpu_stored_of(type);
     if (t)
         return t->name;
-    if (type == PB_F8_E4M3)
-        return "F8_E4M3";
     if (type >= 0 && type < (int32_t)(sizeof others / sizeof others[0]) && others[type])
         return others[type];
     return "of unknown name";

@@ -149,7 +149,7 @@ static void make_stored(stored *m, int32_t type, const problem *p)
 {
     uint32_t s = p->seed;
     size_t n, bytes = type_block(type, &n);
-    const int64_t more = n == 256 ? 256 : 32;
+    const int64_t more = n > 32 ? (int64_t)n : 32;
     int64_t cols = p->cols + (p->sliced ? 2 * more : 0), rows = p->rows + (p->sliced ? 3 : 0);
     size_t row_bytes = (size_t)cols / n * bytes;
     uint8_t *d = tail_take(&mem_.stored, (size_t)rows * row_bytes, CANARY);
@@ -340,7 +340,7 @@ static int64_t cols_at(int32_t type, int i)
     static const int64_t odd[] = { 1, 7, 33, 64, 95, 16, 130, 31 };
     size_t n;
     type_block(type, &n);
-    return n == 1 ? odd[i % 8] : n == 32 ? blocks[i % 8] : 256 * (1 + i % 3);
+    return n == 1 ? odd[i % 8] : n == 32 ? blocks[i % 8] : (int64_t)n * (1 + i % 3);
 }
 
 enum { SHAPES = 2 * 67 };

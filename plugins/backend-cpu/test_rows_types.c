@@ -28,6 +28,7 @@ size_t type_block(int32_t type, size_t *elements)
     case PB_Q5_1: return 2 + 2 + 4 + 16;
     case PB_Q8_0: return 2 + 32;
     case PB_MXFP4: return 1 + 16;
+    case PB_F8_E4M3: *elements = 128; return 4 + 128;
     default: break;
     }
     *elements = 256;
@@ -137,11 +138,30 @@ static element large_at(int32_t type, const uint8_t *b, int k)
     return e;
 }
 
+/* OCP 8-bit Floating Point Specification 1.0: sign, 4 bits of exponent with bias 7, 3 of mantissa;
+ * no infinities. A NaN makes its block NaN. */
+static element f8_at(const uint8_t *b, int k)
+{
+    element e = { .q = 1 };
+    float scale;
+    int x = b[4 + k], exponent = x >> 3 & 15, mantissa = x & 7;
+    memcpy(&scale, b, 4);
+    double v = exponent ? __builtin_ldexp(8 + mantissa, exponent - 7 - 3)
+                        : __builtin_ldexp(mantissa, -6 - 3);
+    e.d = scale * 256.0f * (float)((x & 0x80 ? -v : v) / 256);
+    for (int i = 0; i < 128; i++)
+        if ((b[4 + i] & 0x7f) == 0x7f)
+            e.d = __builtin_nanf("");
+    return e;
+}
+
 element type_at(int32_t type, const uint8_t *block, int k)
 {
     size_t n;
     element e = { .q = 1 };
     type_block(type, &n);
+    if (n == 128)
+        return f8_at(block, k);
     if (n == 256)
         return large_at(type, block, k);
     if (n == 32)
@@ -210,6 +230,14 @@ void type_fill(int32_t type, int32_t fill, uint8_t *w, uint32_t *s)
             at = halves[i].at, count = halves[i].n;
     for (int32_t i = 0; i < count; i++)
         put_half(w + at + 2 * i, scale_half(fill, s));
+    if (type == PB_F8_E4M3) { /* NaN only in the wild */
+        float d = fill == F_WILD ? rnd_bits(s) : rnd_float(s) / 64;
+        d = fill == F_TINY ? m_float(m_bits(rnd_bits(s)) & 0x807fffffu) : d;
+        memcpy(w, &d, 4);
+        for (size_t i = 4; i < bytes && (fill != F_WILD || rnd_to(s, 2)); i++)
+            w[i] = (w[i] & 0x7f) == 0x7f ? w[i] ^ 1 : w[i];
+        return;
+    }
     if (type == PB_MXFP4) /* about 2^-7; denormal; all */
         w[0] = (uint8_t)(fill == F_TINY ? rnd_to(s, 4) : fill == F_WILD ? rnd_to(s, 256) : 121);
 }

@@ -31,7 +31,7 @@ enum { V_ROWS = 37, V_COLS = 96, V_K_COLS = 256, V_X = 7, V_ROW_BYTES = V_K_COLS
 static int64_t cols_of(int32_t type)
 {
     const cpu_stored *t = cpu_stored_of(type);
-    return t && t->n == 256 ? V_K_COLS : V_COLS;
+    return t && t->n > 32 ? V_K_COLS : V_COLS;
 }
 
 static int read_rows(const pb_tensor *t, int64_t row0, int64_t n, void *dst)
@@ -54,12 +54,14 @@ static uint64_t fill_rows(const cpu_stored *t, uint8_t *w, uint32_t *seed)
             b[t->half[i] + 1] = (uint8_t)(0x20 | (b[t->half[i] + 1] & 0x83));
         if (t->type == PB_MXFP4)
             b[0] = (uint8_t)(120 + b[0] % 16);
-        else if (t->type == PB_F32)
+        else if (t->type == PB_F32 || t->type == PB_F8_E4M3)
             memcpy(b, &x, 4);
         else if (t->type == PB_F16)
             memcpy(b, &h, 2);
         else if (t->type == PB_BF16)
             memcpy(b, &top, 2);
+        for (int i = 4; t->type == PB_F8_E4M3 && i < t->bytes; i++)
+            b[i] &= 0xf7; /* no NaN */
     }
     return bytes;
 }
