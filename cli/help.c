@@ -64,6 +64,8 @@ static void roff(const char *s)
             fputs("\\e", stdout);
         else if (*s == '-')
             fputs("\\-", stdout);
+        else if (*s == '|')
+            fputs("|\\:", stdout); /* a line may break between choices */
         else
             putchar(*s);
     }
