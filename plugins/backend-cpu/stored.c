@@ -49,6 +49,8 @@ const char *cpu_type_name(int32_t type)
     const cpu_stored *t = cpu_stored_of(type);
     if (t)
         return t->name;
+    if (type == 1009) /* of weights-safetensors */
+        return "F8_E4M3 in rows that are no multiple of 128";
     if (type >= 0 && type < (int32_t)(sizeof others / sizeof others[0]) && others[type])
         return others[type];
     return "of unknown name";

@@ -39,6 +39,13 @@ static int by_name(const void *a, const void *b)
     return strcmp(((const pb_tensor *)a)->name, ((const pb_tensor *)b)->name);
 }
 
+pb_tensor *st_find(const st_reader *r, const char *name)
+{
+    pb_tensor key = { .name = name };
+    return r->n_tensors ? bsearch(&key, r->tensors, (size_t)r->n_tensors, sizeof key, by_name)
+                        : NULL;
+}
+
 /* Sorts by name; a name in two files is an error. */
 static int unique(st_reader *r)
 {
@@ -96,8 +103,7 @@ static int check_map(st_reader *r, const char *dir, const char *index, json_t *m
     char path[PATH_SIZE];
     json_object_foreach(map, name, j)
     {
-        pb_tensor key = { .name = name };
-        const pb_tensor *t = bsearch(&key, r->tensors, (size_t)r->n_tensors, sizeof key, by_name);
+        const pb_tensor *t = st_find(r, name);
         int rc = join(r, dir, json_string_value(j), path);
         if (rc)
             return rc;
@@ -142,6 +148,8 @@ static int open_index(st_reader *r, const char *dir, const char *path)
         rc = unique(r);
     if (!rc)
         rc = check_map(r, dir, path, map);
+    if (!rc)
+        rc = st_fp8(r);
     json_decref(j);
     return rc;
 }
@@ -154,7 +162,9 @@ static int open_one(st_reader *r, const char *path)
     int rc = st_map(r, path, &f);
     if (!rc)
         rc = st_shard(r, f);
-    return rc ? rc : unique(r);
+    if (!rc)
+        rc = unique(r);
+    return rc ? rc : st_fp8(r);
 }
 
 /* Files beside the weights, as text under "hf.NAME"; absent ones are left out. */

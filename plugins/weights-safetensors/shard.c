@@ -16,7 +16,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
-enum { SLACK = 40 << 20, MAX_NAME = 4096 };
+enum { SLACK = 40 << 20 };
 
 /* Types above 1000 are this program's numbers; those that nothing computes with get one too, so
  * that a tensor of indices does not make a model unreadable. */
@@ -36,13 +36,17 @@ static uint64_t mix(uint64_t h, uint64_t x)
     return h ^ h >> 29;
 }
 
+int st_cut(const st_file *f)
+{
+    struct stat st;
+    return fstat(f->fd, &st) || (uint64_t)st.st_size < f->size;
+}
+
 static int read_rows(const pb_tensor *t, int64_t row0, int64_t n_rows, void *dst)
 {
-    const st_file *f = t->owner;
-    struct stat st;
     if (row0 < 0 || n_rows < 0 || row0 > t->rows - n_rows)
         return PB_E_INVAL;
-    if (fstat(f->fd, &st) || (uint64_t)st.st_size < f->size)
+    if (st_cut(t->owner))
         return PB_E_IO; /* truncated since it was opened */
     if (n_rows && t->row_bytes)
         memcpy(dst, (const char *)t->data + (uint64_t)row0 * t->row_bytes,
@@ -100,9 +104,9 @@ static int read_tensor(st_reader *r, st_file *f, const char *name, const json_t 
 {
     const json_t *shape = json_object_get(j, "shape"), *at = json_object_get(j, "data_offsets");
     size_t n = strlen(name);
-    if (n > MAX_NAME)
+    if (n > ST_NAME)
         return fail(r->err, PB_E_FORMAT, "%s: a tensor name of %zu bytes, the limit is %d", f->path,
-                    n, MAX_NAME);
+                    n, ST_NAME);
     if (!(name = st_text(r, name, n)))
         return r->err->code;
     *t = (pb_tensor){ .name = name, .read = read_rows, .owner = f };

@@ -9,6 +9,8 @@
 
 #include <jansson.h>
 
+enum { ST_NAME = 4096 }; /* bytes of a tensor's name */
+
 /* A mapped file. Tensors of it point here. */
 typedef struct st_file {
     const char *path;
@@ -48,6 +50,14 @@ json_t *st_json(st_reader *r, const char *what, const void *s, size_t n, uint64_
 
 /* shard.c: checks the header of f and appends its tensors */
 int st_shard(st_reader *r, st_file *f);
+/* 1: the file is shorter than when it was opened. [any] */
+int st_cut(const st_file *f);
+
+/* safetensors.c: NULL: no tensor has this name. Not before all names are known. */
+pb_tensor *st_find(const st_reader *r, const char *name);
+
+/* fp8.c: weights of F8_E4M3 with their scales */
+int st_fp8(st_reader *r);
 
 /* config.c */
 int st_config(st_reader *r, const char *path); /* config.json as keys "a", "a.b" */

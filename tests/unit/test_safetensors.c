@@ -64,7 +64,7 @@ static void put_text(const char *name, const char *text)
 /* a header and n_data bytes 0, 1, 2, ... */
 static void put_shard(const char *name, const char *header, size_t n_data)
 {
-    unsigned char buf[8192];
+    static unsigned char buf[32768];
     size_t n = strlen(header);
     assert_true(8 + n + n_data <= sizeof buf);
     for (int i = 0; i < 8; i++)
@@ -383,9 +383,106 @@ static void test_llama3(void **state)
     plug_close(&w);
 }
 
+/* ---- F8_E4M3 with scales ------------------------------------------------ */
+
+/* Byte i of the data is i, so that a scale and an element say where they came from. */
+static void expect_f8(const char *header, size_t n_data, int64_t row, int64_t block, size_t scale,
+                      size_t scale_bytes, size_t element)
+{
+    plug w;
+    const pb_meta *m;
+    pb_err err = { 0 };
+    unsigned char got[4 * 132], d[4] = { 0 };
+    put_shard("f8.safetensors", header, n_data);
+    if (weights_open(&w, "safetensors", NULL, in_dir("f8.safetensors"), &m, &err))
+        fail_msg("%s", err.msg);
+    assert_int_equal(m->n_tensors, 1);
+    const pb_tensor *t = &m->tensors[0];
+    assert_string_equal(t->name, "w");
+    assert_int_equal(t->type, PB_F8_E4M3);
+    assert_null(t->data);
+    assert_int_equal(t->row_bytes, t->cols / 128 * 132);
+    assert_true(t->row_bytes <= sizeof got);
+    assert_int_equal(t->read(t, t->rows, 1, got), PB_E_INVAL);
+    assert_int_equal(t->read(t, row, 1, got), 0);
+    for (size_t i = 0; i < scale_bytes; i++)
+        d[4 - scale_bytes + i] = (unsigned char)(scale + i);
+    if (scale_bytes == 1) { /* F8_E8M0 */
+        d[2] = (unsigned char)(scale << 7);
+        d[3] = (unsigned char)((scale & 255) >> 1);
+    }
+    if (scale_bytes == 0) /* 1.0f */
+        d[2] = 0x80, d[3] = 0x3f;
+    assert_memory_equal(got + block * 132, d, 4);
+    for (size_t i = 0; i < 128; i++)
+        assert_int_equal(got[(size_t)block * 132 + 4 + i], (unsigned char)(element + i));
+    plug_close(&w);
+}
+
+static void test_f8(void **state)
+{
+    (void)state;
+    /* blocks of 128 x 128; row 128 has the second row of scales */
+    const char *tall = "{" T("w", "F8_E4M3", "130,128", "0",
+                             "16640") "," T("w_scale_inv", "F32", "2,1", "16640", "16648") "}";
+    expect_f8(tall, 16648, 127, 0, 16640, 4, 127 * 128);
+    expect_f8(tall, 16648, 128, 0, 16644, 4, 128 * 128);
+    const char *flat = "{" T("w", "F8_E4M3", "2,256", "0", "512") "," T("w_scale_inv", "F32", "1,2",
+                                                                        "512", "520") "}";
+    expect_f8(flat, 520, 1, 0, 512, 4, 256);
+    expect_f8(flat, 520, 1, 1, 516, 4, 256 + 128);
+    expect_f8("{" T("w", "F8_E4M3", "2,256", "0", "512") "," T("w_scale_inv", "BF16", "1,2", "512",
+                                                               "516") "}",
+              516, 1, 1, 514, 2, 256 + 128);
+    expect_f8("{" T("w", "F8_E4M3", "2,256", "0", "512") "," T("w_scale_inv", "F8_E8M0", "1,2",
+                                                               "512", "514") "}",
+              514, 1, 1, 513, 1, 256 + 128);
+    /* one for each row; one; none; experts, each a matrix with scales of its own */
+    const char *rows =
+        "{" T("w", "F8_E4M3", "3,128", "0", "384") "," T("w_scale", "F32", "3", "384", "396") "}";
+    expect_f8(rows, 396, 2, 0, 392, 4, 256);
+    const char *column =
+        "{" T("w", "F8_E4M3", "3,128", "0", "384") "," T("w_scale", "F32", "3,1", "384", "396") "}";
+    expect_f8(column, 396, 1, 0, 388, 4, 128);
+    const char *one =
+        "{" T("w", "F8_E4M3", "3,128", "0", "384") "," T("w_scale", "F32", "", "384", "388") "}";
+    expect_f8(one, 388, 2, 0, 384, 4, 256);
+    expect_f8("{" T("w", "F8_E4M3", "3,128", "0", "384") "}", 384, 2, 0, 0, 0, 256);
+    const char *experts = "{" T("w", "F8_E4M3", "2,3,128", "0",
+                                "768") "," T("w_scale_inv", "F32", "2,1,1", "768", "776") "}";
+    expect_f8(experts, 776, 2, 0, 768, 4, 256);
+    expect_f8(experts, 776, 3, 0, 772, 4, 384);
+
+    refuse_header(
+        "{" T("w", "F8_E4M3", "3,128", "0", "384") "," T("w_scale", "F32", "2", "384", "392") "}",
+        392, PB_E_UNSUPPORTED, "1 x 2 scales for 3 x 128");
+    refuse_header(
+        "{" T("w", "F8_E4M3", "3,128", "0", "384") "," T("w_scale", "I32", "3", "384", "396") "}",
+        396, PB_E_UNSUPPORTED, "scales of type");
+}
+
+/* Rows that no scaled form fits: the tensor can be shown, and its scales too. */
+static void test_f8_narrow(void **state)
+{
+    plug w;
+    const pb_meta *m;
+    pb_err err = { 0 };
+    (void)state;
+    put_shard(
+        "f8.safetensors",
+        "{" T("w", "F8_E4M3", "2,96", "0", "192") "," T("w_scale", "F32", "1", "192", "196") "}",
+        196);
+    assert_int_equal(weights_open(&w, "safetensors", NULL, in_dir("f8.safetensors"), &m, &err), 0);
+    assert_int_equal(m->n_tensors, 2);
+    assert_int_not_equal(m->tensors[0].type, PB_F8_E4M3);
+    assert_int_equal(m->tensors[0].row_bytes, 96);
+    plug_close(&w);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_f8),      cmocka_unit_test(test_f8_narrow),
         cmocka_unit_test(test_headers), cmocka_unit_test(test_folder),
         cmocka_unit_test(test_greedy),  cmocka_unit_test(test_manifest),
         cmocka_unit_test(test_stories), cmocka_unit_test(test_llama3),
