@@ -146,7 +146,8 @@ static int pack_all(cpu *d, const struct pb_weight *w, int32_t n, const pb_piece
 static int load_matrix(cpu *d, struct pb_weight *w, int32_t n, const pb_piece *p, uint64_t *bytes,
                        pb_err *err)
 {
-    int32_t x = panel_meets_float(w->type) || d->cfg->activations == CPU_ACT_F32 ? PB_X_F32 : PB_X_Q8;
+    int32_t x =
+        panel_meets_float(w->type) || d->cfg->activations == CPU_ACT_F32 ? PB_X_F32 : PB_X_Q8;
     w->k = cpu_linear_choose(d, w->type, x);
     if (!w->k)
         return cpu_fail(err, PB_E_UNSUPPORTED,

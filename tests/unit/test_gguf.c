@@ -416,13 +416,63 @@ static void test_real(void **state)
     }
 }
 
+/* one tensor of 512 elements of each type that backends compute with, mixed in one file */
+static void test_types(void **state)
+{
+    static const struct {
+        const char *name;
+        int32_t type;
+        uint64_t bytes;
+    } types[] = { { "f32", PB_F32, 2048 },      { "f16", PB_F16, 1024 },
+                  { "bf16", PB_BF16, 1024 },    { "q4_0", PB_Q4_0, 288 },
+                  { "q4_1", PB_Q4_1, 320 },     { "q5_0", PB_Q5_0, 352 },
+                  { "q5_1", PB_Q5_1, 384 },     { "q8_0", PB_Q8_0, 544 },
+                  { "q2_k", PB_Q2_K, 168 },     { "q3_k", PB_Q3_K, 220 },
+                  { "q4_k", PB_Q4_K, 288 },     { "q5_k", PB_Q5_K, 352 },
+                  { "q6_k", PB_Q6_K, 420 },     { "iq4_nl", PB_IQ4_NL, 288 },
+                  { "iq4_xs", PB_IQ4_XS, 272 }, { "mxfp4", PB_MXFP4, 272 } };
+    enum { N = sizeof types / sizeof types[0] };
+    gguf_make g = { 0 };
+    plug w;
+    const pb_meta *m;
+    pb_err err = { 0 };
+    uint64_t at[N + 1] = { 0 };
+    (void)state;
+    make_header(&g, 3, N, 1);
+    make_string_kv(&g, "general.architecture", "llama");
+    for (int i = 0; i < N; i++) {
+        make_tensor(&g, types[i].name, 1, (const uint64_t[]){ 512 }, (uint32_t)types[i].type,
+                    at[i]);
+        at[i + 1] = (at[i] + types[i].bytes + 31) / 32 * 32;
+    }
+    make_pad(&g, 32);
+    size_t data = g.n;
+    for (uint64_t i = 0; i < at[N]; i++)
+        make_number(&g, 1, i * 7 & 255);
+    if (open_bytes(&w, g.p, g.n, &m, &err))
+        fail_msg("%s", err.msg);
+    for (int i = 0; i < N; i++) {
+        const pb_tensor *t = meta_tensor(m, types[i].name);
+        unsigned char row[2048];
+        assert_int_equal(t->type, types[i].type);
+        assert_int_equal(t->row_bytes, types[i].bytes);
+        assert_int_equal(t->read(t, 0, 1, row), 0);
+        assert_memory_equal(row, g.p + data + at[i], types[i].bytes);
+    }
+    plug_close(&w);
+    free(g.p);
+    refuse_tensor(1, (const uint64_t[]){ 128 }, PB_Q6_K, 0, "Q6_K comes in blocks of 256");
+    refuse_tensor(1, (const uint64_t[]){ 128 }, PB_F8_E4M3, 0, "no element type has number 1000");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_values),   cmocka_unit_test(test_shrunk),
-        cmocka_unit_test(test_identity), cmocka_unit_test(test_bare),
-        cmocka_unit_test(test_split),    cmocka_unit_test(test_refused),
-        cmocka_unit_test(test_manifest), cmocka_unit_test(test_real),
+        cmocka_unit_test(test_types),   cmocka_unit_test(test_values),
+        cmocka_unit_test(test_shrunk),  cmocka_unit_test(test_identity),
+        cmocka_unit_test(test_bare),    cmocka_unit_test(test_split),
+        cmocka_unit_test(test_refused), cmocka_unit_test(test_manifest),
+        cmocka_unit_test(test_real),
     };
     return cmocka_run_group_tests(tests, make_dir, remove_file);
 }
