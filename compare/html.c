@@ -317,15 +317,28 @@ static void conditions(FILE *f, const json_t *r)
     }
 }
 
+void pbc_page_begin(FILE *f, const char *title)
+{
+    fprintf(f,
+            "<!doctype html>\n<html lang=en><meta charset=utf-8><meta name=viewport "
+            "content=\"width=device-width\"><link rel=icon href=\"data:,\"><title>patchbay: "
+            "%s</title><style>%s</style>\n<h1>%s</h1>\n",
+            title, style, title);
+}
+
+void pbc_page_end(FILE *f)
+{
+    fputs("<p class=dim>Ratios are arm over base. TTFT first token - arrival; TPOT (E2E - TTFT) / "
+          "(n - 1); E2E last token - arrival; ITL each token - the one before. Terms: "
+          "patchbay-compare(1).</p>\n</html>\n",
+          f);
+}
+
 int pbc_html(FILE *f, const json_t *r)
 {
     const json_t *c, *a;
     size_t i;
-    fprintf(f,
-            "<!doctype html>\n<html lang=en><meta charset=utf-8><meta name=viewport "
-            "content=\"width=device-width\"><link rel=icon href=\"data:,\"><title>patchbay: "
-            "comparison</title><style>%s</style>\n<h1>Comparison</h1>\n",
-            style);
+    pbc_page_begin(f, "Comparison");
     json_array_foreach(pbc_at(r, "comparisons"), i, c) sentence(f, r, c);
     if (json_is_object(pbc_at(r, "a_a_difference")))
         fputs("<p class=no>THE BASE DIFFERS FROM ITSELF: no verdict on tokens can be trusted.</p>",
@@ -355,9 +368,6 @@ int pbc_html(FILE *f, const json_t *r)
     json_array_foreach(pbc_at(r, "arms"), i, a) plugins(f, r, a);
     fputs("<h2>Pipelines</h2>\n", f);
     json_array_foreach(pbc_at(r, "arms"), i, a) pipeline(f, a);
-    fputs("<p class=dim>Ratios are arm over base. TTFT first token - arrival; TPOT (E2E - TTFT) / "
-          "(n - 1); E2E last token - arrival; ITL each token - the one before. Terms: "
-          "patchbay-compare(1).</p>\n</html>\n",
-          f);
+    pbc_page_end(f);
     return ferror(f) || fflush(f) ? -1 : 0;
 }

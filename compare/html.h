@@ -13,6 +13,12 @@
 /* Writes the page; 0, or -1 when the file could not take it. */
 int pbc_html(FILE *f, const json_t *result);
 
+/* ---- shared with other pages ---------------------------------------------- */
+
+/* Head with the style sheet, and the title as heading; the foot. */
+void pbc_page_begin(FILE *f, const char *title);
+void pbc_page_end(FILE *f);
+
 /* ---- shared by html.c and plot.c ---------------------------------------- */
 
 const json_t *pbc_at(const json_t *j, const char *key);
