@@ -9,6 +9,7 @@
 #include "compare/html.h"
 #include "compare/result.h"
 #include "report.h"
+#include "suite.h"
 
 #include <errno.h>
 #include <math.h>
@@ -20,7 +21,7 @@
 typedef struct comparison {
     pbi_arms a;
     pbi_texts with;
-    const char *bundle, *replay;
+    const char *bundle, *replay, *suite;
     pbc_bundle past; /* of --replay */
 } comparison;
 
@@ -128,6 +129,11 @@ static int usage_errors(const comparison *c, int n_words)
         return !n_words && !c->with.n && !c->a.file && !c->a.prompt && !c->a.workload_path
                    ? PBI_GO
                    : pbi_usage("compare", "--replay has its own pipelines and requests");
+    if (c->suite)
+        return !n_words && !c->with.n && !c->a.file && !c->a.prompt && !c->a.workload_path &&
+                       !c->bundle
+                   ? PBI_GO
+                   : pbi_usage("compare", "--suite has its own pipelines and requests");
     if (n_words < 1 || n_words + c->with.n < 2)
         return pbi_usage("compare", "two arms, please: patchbay compare A.ini B.ini, or A.ini "
                                     "--with attention=radix");
@@ -155,6 +161,11 @@ int pbi_cmd_compare(int argc, char **argv)
           .out = &c.replay,
           .value = "IN.pbz",
           .help = "run a bundle again, and say whether its verdict holds here" },
+        { .name = "--suite",
+          .kind = PBI_ARG_TEXT,
+          .out = &c.suite,
+          .value = "DIR",
+          .help = "run all comparisons of DIR/suite.ini; prints a table as Markdown" },
         PBI_ARGS_END,
     };
     int n_words, rc = pbi_args(argc, argv, table, &n_words);
@@ -163,6 +174,10 @@ int pbi_cmd_compare(int argc, char **argv)
     if (rc != PBI_GO)
         return rc;
     pbi_catch_interrupts();
+    if (c.suite) {
+        rc = pbi_suite(c.suite, &c.a, &err);
+        return rc < 0 ? pbi_fail("compare", &err) : rc;
+    }
     if (c.replay) {
         rc = pbc_bundle_read(c.replay, &c.past, &err);
     } else {

@@ -65,7 +65,7 @@ static void roff(const char *s)
         else if (*s == '-')
             fputs("\\-", stdout);
         else if (*s == '|')
-            fputs("|\\:", stdout); /* a line may break between choices */
+            fputs(" | ", stdout); /* a line may break between choices */
         else
             putchar(*s);
     }

@@ -142,7 +142,7 @@ static json_t *load_json(const pbw_workload *w, const pbw_drawn *d, const pbi_re
 
 /* ---- the run ------------------------------------------------------------------- */
 
-int pbi_load_run(const pbw_workload *w, pbi_arm *arm, const pbi_pipeline *p, int json, pb_err *err)
+int pbi_load_run(pbw_workload *w, pbi_arm *arm, const pbi_pipeline *p, int json, pb_err *err)
 {
     const pbw_vocab v = pbi_load_vocab(arm);
     pbi_requests r = { 0 };

@@ -13,15 +13,39 @@
 
 /* ---- values ------------------------------------------------------------ */
 
+enum { COMMENT_WIDTH = 96, LINE_WIDTH = 190 }; /* the reader's limit is just above */
+
+/* A comment in lines of words, so that what is printed can be read again. */
+static void print_comment(FILE *f, const char *text)
+{
+    size_t at = 0;
+    fputc(';', f);
+    for (const char *p = text; *p;) {
+        size_t n = strcspn(p, " ");
+        if (at && at + n > COMMENT_WIDTH) {
+            fputs("\n;  ", f);
+            at = 0;
+        }
+        fprintf(f, " %.*s", (int)n, p);
+        at += n + 1;
+        p += n + (p[n] == ' ');
+    }
+    fputc('\n', f);
+}
+
 static void print_settings(FILE *f, const pbi_setting *s, int n)
 {
     for (int i = 0; i < n; i++) {
         char left[600];
         const char *text = s[i].text ? s[i].text : "";
         snprintf(left, sizeof left, "%s%s = %s", *text ? "" : "; ", s[i].opt->name, text);
-        fprintf(f, "%-32s ; %s%s%s\n", left, s[i].origin ? s[i].origin : "default",
-                s[i].opt->flags & PB_O_OUTPUT ? ", may change the output" : "",
-                s[i].opt->flags & PB_O_DEPRECATED ? ", deprecated" : "");
+        const char *origin = s[i].origin ? s[i].origin : "default";
+        const char *out = s[i].opt->flags & PB_O_OUTPUT ? ", may change the output" : "";
+        const char *old = s[i].opt->flags & PB_O_DEPRECATED ? ", deprecated" : "";
+        if (strlen(left) + strlen(origin) + 40 > LINE_WIDTH)
+            fprintf(f, "; %s%s%s:\n%s\n", origin, out, old, left);
+        else
+            fprintf(f, "%-32s ; %s%s%s\n", left, origin, out, old);
     }
 }
 
@@ -48,11 +72,13 @@ static void print_plugins(FILE *f, const pbi_pipeline *p, const char *slot)
 
 void pbi_print_pipeline(FILE *f, const pbi_pipeline *p)
 {
-    char key[2048];
+    char key[2048], line[2200];
     uint64_t hash;
     pbi_pipeline_numeric_key(p, key, sizeof key, &hash);
-    fprintf(f, "; %s, resolved\n; numeric key: %s (%016" PRIx64 ")\n\n[pipeline]\n", p->path, key,
-            hash);
+    snprintf(line, sizeof line, "numeric key: %s (%016" PRIx64 ")", key, hash);
+    fprintf(f, "; %s, resolved\n", p->path);
+    print_comment(f, line);
+    fputs("\n[pipeline]\n", f);
     print_settings(f, p->core_settings, p->n_core_settings);
     for (int i = 0; i < pbi_n_slots; i++)
         if (pbi_pipeline_use(p, pbi_slots[i], 0))

@@ -310,6 +310,10 @@ static void conditions(FILE *f, const json_t *r)
     fprintf(f, ". Of %zu blocks %.0f were disturbed by other load, %.0f not steady.</p>\n",
             json_array_size(pbc_at(r, "rows")), pbc_num(r, "rows_disturbed"),
             pbc_num(r, "rows_unsteady"));
+    if (pbc_num(r, "left_out") > 0)
+        fprintf(f,
+                "<p>%.0f requests of a block are longer than the context and were left out.</p>\n",
+                pbc_num(r, "left_out"));
     if (json_is_string(pbc_at(r, "workload_ini"))) {
         fputs("<details><summary>the workload</summary><pre>", f);
         pbc_escaped(f, pbc_text(r, "workload_ini"));
@@ -334,11 +338,10 @@ void pbc_page_end(FILE *f)
           f);
 }
 
-int pbc_html(FILE *f, const json_t *r)
+void pbc_html_body(FILE *f, const json_t *r)
 {
     const json_t *c, *a;
     size_t i;
-    pbc_page_begin(f, "Comparison");
     json_array_foreach(pbc_at(r, "comparisons"), i, c) sentence(f, r, c);
     if (json_is_object(pbc_at(r, "a_a_difference")))
         fputs("<p class=no>THE BASE DIFFERS FROM ITSELF: no verdict on tokens can be trusted.</p>",
@@ -368,6 +371,12 @@ int pbc_html(FILE *f, const json_t *r)
     json_array_foreach(pbc_at(r, "arms"), i, a) plugins(f, r, a);
     fputs("<h2>Pipelines</h2>\n", f);
     json_array_foreach(pbc_at(r, "arms"), i, a) pipeline(f, a);
+}
+
+int pbc_html(FILE *f, const json_t *r)
+{
+    pbc_page_begin(f, "Comparison");
+    pbc_html_body(f, r);
     pbc_page_end(f);
     return ferror(f) || fflush(f) ? -1 : 0;
 }

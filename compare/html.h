@@ -18,6 +18,8 @@ int pbc_html(FILE *f, const json_t *result);
 /* Head with the style sheet, and the title as heading; the foot. */
 void pbc_page_begin(FILE *f, const char *title);
 void pbc_page_end(FILE *f);
+/* what stands between them for one comparison */
+void pbc_html_body(FILE *f, const json_t *result);
 
 /* ---- shared by html.c and plot.c ---------------------------------------- */
 

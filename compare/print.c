@@ -187,6 +187,9 @@ void pbc_print(FILE *f, const json_t *r, int color)
     if (pbc_num(r, "epochs") < pbc_num(r, "least_epochs"))
         fprintf(f, "%.0f epochs give no interval at this level, %.0f do: --epochs\n",
                 pbc_num(r, "epochs"), pbc_num(r, "least_epochs"));
+    if (pbc_num(r, "left_out") > 0)
+        fprintf(f, "%.0f requests of a block are longer than the context and were left out\n",
+                pbc_num(r, "left_out"));
     if (pbc_num(r, "rows_disturbed") > 0)
         fprintf(f, "%.0f of %.0f blocks were disturbed by other load on this machine\n",
                 pbc_num(r, "rows_disturbed"), rows);

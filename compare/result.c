@@ -322,6 +322,7 @@ json_t *pbc_result(const pbc_trial *t, const pbc_gather *g, const char *name, co
     char *ini = w ? pbw_text(w) : NULL;
     put(j, "workload", json_string(name));
     put(j, "workload_ini", ini ? json_string(ini) : json_null());
+    put(j, "left_out", json_integer(w ? pbw_last(w)->n_left_out : 0));
     free(ini);
     put(j, "options", options_json(&t->o));
     put(j, "machine", machine_json());

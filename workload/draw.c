@@ -219,14 +219,13 @@ static uint64_t hash_of(const pbi_requests *r, int64_t base)
     return h;
 }
 
-int pbw_draw(const pbw_workload *w, const pbw_vocab *v, uint64_t seed, pbi_requests *out,
+int pbw_draw(pbw_workload *w, const pbw_vocab *v, uint64_t seed, pbi_requests *out,
              pbw_drawn *drawn, pb_err *err)
 {
-    pbw_drawn own;
     pbw_draws d = { .w = w,
                     .v = v,
                     .out = out,
-                    .drawn = drawn ? drawn : &own,
+                    .drawn = &w->last,
                     .seed = pbw_mix(seed, (uint64_t)w->c.seed, 1),
                     .rng = pbw_mix(seed, (uint64_t)w->c.seed, 2),
                     .base = out->n,
@@ -242,5 +241,12 @@ int pbw_draw(const pbw_workload *w, const pbw_vocab *v, uint64_t seed, pbi_reque
                      "%s: no request is left: %lld are longer than the context of %lld tokens",
                      w->path, (long long)d.drawn->n_left_out, (long long)v->context);
     d.drawn->hash = rc ? 0 : hash_of(out, d.base);
+    if (drawn)
+        *drawn = w->last;
     return rc;
+}
+
+const pbw_drawn *pbw_last(const pbw_workload *w)
+{
+    return &w->last;
 }

@@ -59,6 +59,7 @@ struct pbw_workload {
     int64_t n_hashes, cap_hashes;
     char *text; /* of all records */
     size_t n_text, cap_text;
+    pbw_drawn last;
 };
 
 /* One draw under way. */

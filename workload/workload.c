@@ -79,7 +79,7 @@ static const key keys[] = {
     { OPT("temperature", PB_T_FLOAT, temperature, "nan", NULL, "100", NULL, NULL,
           "of the sampler; without it: the pipeline's"),
       ALL, 0, 0, 0 },
-    { OPT("too_long", PB_T_ENUM, too_long, "skip", NULL, NULL, "skip|cut|refuse", NULL,
+    { OPT("too_long", PB_T_ENUM, too_long, "refuse", NULL, NULL, "skip|cut|refuse", NULL,
           "a request that is longer than the context"),
       ALL, 0, 0, 0 },
     { OPT("content", PB_T_ENUM, content, "ids", NULL, NULL, "ids|words", NULL,

@@ -41,9 +41,11 @@ int pbw_parse(const char *text, size_t n, const char *path, int n_set, const cha
               const char *data, size_t n_data, pbw_workload **out, pb_err *err);
 void pbw_free(pbw_workload *w);
 
-/* Appends the requests of a seed to out and sets out->clients. drawn may be NULL. [any] */
-int pbw_draw(const pbw_workload *w, const pbw_vocab *v, uint64_t seed, pbi_requests *out,
+/* Appends the requests of a seed to out and sets out->clients. drawn may be NULL. [main] */
+int pbw_draw(pbw_workload *w, const pbw_vocab *v, uint64_t seed, pbi_requests *out,
              pbw_drawn *drawn, pb_err *err);
+/* What the last draw gave; all 0 before. */
+const pbw_drawn *pbw_last(const pbw_workload *w);
 /* 1 if requests come by the clock, whatever the engine manages */
 int pbw_open_loop(const pbw_workload *w);
 /* [workload] seed = */
