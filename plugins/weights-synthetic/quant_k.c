@@ -22,7 +22,7 @@ typedef struct coded {
 static void without_minima(const float *x, int groups, int top, int lowest, int highest, coded *c)
 {
     const int n = N / groups;
-    float s[MOST_GROUPS];
+    float s[MOST_GROUPS] = { 0 };
     for (int g = 0; g < groups; g++)
         s[g] = quant_far(x + g * n, n) / (float)-top;
     c->d = quant_f16(quant_far(s, groups) / (float)lowest);
@@ -39,7 +39,7 @@ static void without_minima(const float *x, int groups, int top, int lowest, int 
 static void with_minima(const float *x, int groups, int most, int limit, coded *c)
 {
     const int n = N / groups;
-    float s[MOST_GROUPS], m[MOST_GROUPS];
+    float s[MOST_GROUPS] = { 0 }, m[MOST_GROUPS] = { 0 };
     for (int g = 0; g < groups; g++) {
         float lo = 0, hi = 0;
         for (int i = g * n; i < (g + 1) * n; i++) {
