@@ -6,59 +6,74 @@
 #include "math.h"
 #include "panel.h"
 
-/* Float product: one chain, k ascending. */
-static float dot_f32(int32_t type, const uint8_t *panel, int64_t cols, int lane, const float *x)
+enum { INPUTS = 16 }; /* that meet a weight once it is unpacked */
+
+/* Float products of a row with n inputs: of each one chain, k ascending. */
+static void dot_f32(int32_t type, const uint8_t *panel, int64_t cols, int lane, const char *x,
+                    size_t stride, int n, float *acc)
 {
-    const int64_t n = panel_is_float(type) ? 1 : panel_group(type);
-    float acc = 0.0f, w[CPU_BLOCK];
-    for (int64_t k = 0; k < cols; k += n) {
-        if (n == 1)
+    const int64_t per = panel_is_float(type) ? 1 : panel_group(type);
+    float w[CPU_BLOCK], e;
+    for (int64_t k = 0; k < cols; k += per) {
+        if (per == 1)
             w[0] = cpu_float_at(type, panel, (size_t)lane, (size_t)k);
         else
-            cpu_group_at(type, panel, cols, (size_t)(k / n), (size_t)lane, w);
-        for (int64_t i = 0; i < n; i++)
-            acc = CPU_FMA(w[i], x[k + i], acc);
+            cpu_group_at(type, panel, cols, (size_t)(k / per), (size_t)lane, w);
+        for (int i = 0; i < n; i++)
+            for (int64_t j = 0; j < per; j++) {
+                memcpy(&e, x + (size_t)i * stride + (size_t)(k + j) * 4, 4);
+                acc[i] = CPU_FMA(w[j], e, acc[i]);
+            }
     }
-    return acc;
 }
 
-/* Quantized product: exact within a group, one chain over groups. */
-static float dot_q8(int32_t type, const uint8_t *panel, int64_t cols, int lane, const char *x)
+/* Quantized products: exact within a group, one chain over groups. */
+static void dot_q8(int32_t type, const uint8_t *panel, int64_t cols, int lane, const char *x,
+                   size_t stride, int n, float *acc)
 {
-    const int64_t n = panel_group(type);
-    float acc = 0.0f;
-    for (int64_t k0 = 0; k0 < cols; k0 += n) {
-        float d, dw, mw;
-        int32_t sum = 0, xsum = 0;
-        memcpy(&d, x + pb_x_q8_d(cols) + k0 / CPU_BLOCK * 4, 4);
-        dw = cpu_scale_at(type, panel, cols, (size_t)(k0 / n), (size_t)lane, &mw);
-        for (int64_t k = k0; k < k0 + n; k++) {
-            int q = cpu_quant_at(type, panel, (size_t)(k / CPU_BLOCK), (size_t)lane,
-                                 (size_t)(k % CPU_BLOCK));
-            sum += q * (int8_t)x[k];
-            xsum += (int8_t)x[k];
+    const int64_t per = panel_group(type);
+    for (int64_t k = 0; k < cols; k += per) {
+        int q[CPU_BLOCK];
+        float d, mw, dw = cpu_scale_at(type, panel, cols, (size_t)(k / per), (size_t)lane, &mw);
+        for (int64_t j = 0; j < per; j++)
+            q[j] = cpu_quant_at(type, panel, (size_t)((k + j) / CPU_BLOCK), (size_t)lane,
+                                (size_t)((k + j) % CPU_BLOCK));
+        for (int i = 0; i < n; i++) {
+            const char *xi = x + (size_t)i * stride;
+            int32_t sum = 0, xsum = 0;
+            memcpy(&d, xi + pb_x_q8_d(cols) + k / CPU_BLOCK * 4, 4);
+            for (int64_t j = 0; j < per; j++) {
+                sum += q[j] * (int8_t)xi[k + j];
+                xsum += (int8_t)xi[k + j];
+            }
+            acc[i] = CPU_FMA(dw * d, (float)sum, acc[i]);
+            if (panel_has_min(type))
+                acc[i] = CPU_FMA(mw * d, (float)xsum, acc[i]);
         }
-        acc = CPU_FMA(dw * d, (float)sum, acc);
-        if (panel_has_min(type))
-            acc = CPU_FMA(mw * d, (float)xsum, acc);
     }
-    return acc;
+}
+
+/* Row r of W with n inputs from number i. */
+static void dots(int32_t type, int32_t x_format, const pb_linear_args *a, int64_t r, int32_t i,
+                 int n)
+{
+    const uint8_t *panel =
+        (const uint8_t *)a->w + (uint64_t)(r / CPU_ROWS) * panel_size(type, a->cols);
+    const char *x = (const char *)a->x + (size_t)i * a->x_stride;
+    float acc[INPUTS] = { 0 };
+    if (x_format == PB_X_Q8)
+        dot_q8(type, panel, a->cols, (int)(r % CPU_ROWS), x, a->x_stride, n, acc);
+    else
+        dot_f32(type, panel, a->cols, (int)(r % CPU_ROWS), x, a->x_stride, n, acc);
+    for (int j = 0; j < n; j++)
+        a->y[(i + j) * a->y_stride + r] = acc[j];
 }
 
 static void run(int32_t type, int32_t x_format, const pb_linear_args *a, int64_t p0, int64_t p1)
 {
-    uint64_t bytes = panel_size(type, a->cols);
-    for (int64_t p = p0; p < p1; p++) {
-        const uint8_t *panel = (const uint8_t *)a->w + (uint64_t)p * bytes;
-        for (int32_t i = 0; i < a->n_x; i++) {
-            const char *x = (const char *)a->x + (size_t)i * a->x_stride;
-            for (int64_t r = p * CPU_ROWS; r < a->rows && r < (p + 1) * CPU_ROWS; r++)
-                a->y[i * a->y_stride + r] =
-                    x_format == PB_X_Q8 ? dot_q8(type, panel, a->cols, (int)(r % CPU_ROWS), x)
-                                        : dot_f32(type, panel, a->cols, (int)(r % CPU_ROWS),
-                                                  (const float *)(const void *)x);
-        }
-    }
+    for (int64_t r = p0 * CPU_ROWS; r < a->rows && r < p1 * CPU_ROWS; r++)
+        for (int32_t i = 0; i < a->n_x; i += INPUTS)
+            dots(type, x_format, a, r, i, a->n_x - i < INPUTS ? a->n_x - i : INPUTS);
 }
 
 static int always(void)
