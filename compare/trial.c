@@ -68,13 +68,14 @@ static int open_arm(pbc_live *l, int a, pb_err *err)
 }
 
 /* One arm for each kind of device stays open and idle, so that what the device holds outlives
- * the epochs' arms. */
+ * the epochs' arms. Where an arm has a device of its own, so has the second instance of the base:
+ * only then does A/A show what two devices differ by. */
 static int open_holders(pbc_live *l, pb_err *err)
 {
     const pbc_options *o = &l->t->o;
     for (int a = 0; a < l->t->n_all; a++) {
-        int d = 0;
-        while (d < l->n_holders && !pbi_arm_can_share(l->holder[d], o->pipelines[a]))
+        int d = 0, own = a == o->n_arms && l->n_holders > 1;
+        while (d < l->n_holders && (own || !pbi_arm_can_share(l->holder[d], o->pipelines[a])))
             d++;
         l->device_of[a] = d;
         l->t->shares[a] = d == 0;
