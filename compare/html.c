@@ -185,6 +185,25 @@ static void settings(FILE *f, const json_t *c)
         fputs("<p>The numeric keys differ, so equal tokens were not promised.</p>\n", f);
 }
 
+static void quality(FILE *f, const json_t *q)
+{
+    if (pbc_num(q, "positions") > 0) {
+        fprintf(f, "<p>Next-token distributions at %.0f places of the base's answers: KL ",
+                pbc_num(q, "positions"));
+        number(f, pbc_num(q, "kl_mean"), 5);
+        fputs(" nats on average, ", f);
+        number(f, pbc_num(q, "kl_max"), 4);
+        fputs(" at most; the likeliest token is the same at ", f);
+        number(f, 100 * pbc_num(q, "same_top_token"), 1);
+        fputs(" %.</p>\n", f);
+    }
+    if (pbc_num(q, "samples") > 0)
+        fprintf(f, "<p>%.0f samples of each %s one distribution (p = %.3f).</p>\n",
+                pbc_num(q, "samples"),
+                pbc_num(q, "p") < 0.01 ? "are <span class=no>not from</span>" : "could be from",
+                pbc_num(q, "p"));
+}
+
 static void never_engaged(FILE *f, const json_t *c)
 {
     const json_t *u, *n;
@@ -357,6 +376,7 @@ void pbc_html_body(FILE *f, const json_t *r)
         fputs("</h2>\n", f);
         metrics_table(f, r, c);
         difference(f, pbc_at(c, "difference"));
+        quality(f, pbc_at(c, "quality"));
         never_engaged(f, c);
         settings(f, c);
         pbc_plot_forest(f, r, c);

@@ -32,4 +32,6 @@ int pbc_note_differences(pbc_live *l, int epoch, int round, pb_err *err);
 /* Runs the first differing request of each arm again, alone, for the logits at that place. Arms
  * whose logits cannot be seen (another process) stay unexplained. */
 int pbc_explain_differences(pbc_live *l, pb_err *err);
+/* quality.c: fills t->quality of arms whose numeric key is not the base's. */
+int pbc_weigh_differences(pbc_live *l, pb_err *err);
 #endif

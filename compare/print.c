@@ -59,6 +59,24 @@ static void print_difference(const paper *p, const json_t *d, const char *name)
                     : "does NOT differ: other requests matter");
 }
 
+static void print_quality(const paper *p, const json_t *q)
+{
+    char v[3][32];
+    if (pbc_num(q, "positions") > 0)
+        fprintf(p->f,
+                "  next-token distributions at %.0f places of the base's answers: KL %s nats on "
+                "average, %s at most;\n  the likeliest token is the same at %s %%\n",
+                pbc_num(q, "positions"), figure(v[0], 32, pbc_num(q, "kl_mean"), 5),
+                figure(v[1], 32, pbc_num(q, "kl_max"), 4),
+                figure(v[2], 32, 100 * pbc_num(q, "same_top_token"), 1));
+    else if (*pbc_text(q, "why_not"))
+        fprintf(p->f, "  distributions were not compared: %s\n", pbc_text(q, "why_not"));
+    if (pbc_num(q, "samples") > 0)
+        fprintf(p->f, "  %.0f samples of each %s one distribution (p = %.3f)\n",
+                pbc_num(q, "samples"), pbc_num(q, "p") < 0.01 ? "are NOT from" : "could be from",
+                pbc_num(q, "p"));
+}
+
 static void print_equality(const paper *p, const json_t *c, const char *name, const json_t *r)
 {
     const json_t *diff = pbc_at(c, "pipeline_diff"), *d = pbc_at(c, "difference");
@@ -72,6 +90,8 @@ static void print_equality(const paper *p, const json_t *c, const char *name, co
                 pbc_text(diff, "a_numeric_key"), pbc_text(diff, "b_numeric_key"));
     else if (!json_is_null(d))
         fprintf(p->f, "  numeric keys are equal: this is a fault of a plugin, or of the core\n");
+    if (json_is_object(pbc_at(c, "quality")))
+        print_quality(p, pbc_at(c, "quality"));
 }
 
 static void print_settings(const paper *p, const json_t *c)

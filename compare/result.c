@@ -239,6 +239,17 @@ static json_t *idle_json(const pbc_trial *t, int a)
     return all;
 }
 
+static json_t *quality_json(const pbc_quality *q)
+{
+    if (!q->n_positions && !q->n_samples && !q->why_not[0])
+        return json_null();
+    return json_pack("{s:I,s:o,s:o,s:o,s:i,s:o,s:s}", "positions", (json_int_t)q->n_positions,
+                     "kl_mean", pbi_number(q->n_positions ? q->kl_mean : NAN), "kl_max",
+                     pbi_number(q->n_positions ? q->kl_max : NAN), "same_top_token",
+                     pbi_number(q->n_positions ? q->top1 : NAN), "samples", q->n_samples, "p",
+                     pbi_number(q->n_samples ? q->p : NAN), "why_not", q->why_not);
+}
+
 static json_t *comparison_json(const pbc_trial *t, int a)
 {
     const pbc_difference *d = &t->diff[a];
@@ -248,6 +259,7 @@ static json_t *comparison_json(const pbc_trial *t, int a)
     put(j, "same_tokens", json_boolean(!d->found || d->logits_only));
     put(j, "same_logits", json_boolean(!d->found));
     put(j, "difference", difference_json(d));
+    put(j, "quality", quality_json(&t->quality[a]));
     put(j, "never_engaged", idle_json(t, a));
     for (int k = 0; k < PBC_N_METRICS; k++) {
         pbc_interval r, noise;

@@ -460,6 +460,8 @@ int pbc_run(const pbc_options *o, pbc_trial **out, pb_err *err)
         rc = one_epoch(l, e, err);
     if (!rc && !t->interrupted)
         rc = pbc_explain_differences(l, err);
+    if (!rc && !t->interrupted)
+        rc = pbc_weigh_differences(l, err);
     close_arms(l);
     for (int d = l->n_holders - 1; d >= 0; d--)
         pbi_arm_close(l->holder[d]);

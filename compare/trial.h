@@ -91,6 +91,16 @@ typedef struct pbc_difference {
     char before_text[256];
 } pbc_difference;
 
+/* How far an arm is from the base where its numeric key is another. */
+typedef struct pbc_quality {
+    int64_t n_positions;    /* places of the base's answers that were compared; 0: none */
+    double kl_mean, kl_max; /* Kullback-Leibler divergence of the arm from the base, nats */
+    double top1;            /* share of places with the same likeliest token */
+    int n_samples;          /* drawn of each; 0: neither arm draws */
+    double p;               /* chance of samples this different from one distribution */
+    char why_not[160];
+} pbc_quality;
+
 typedef struct pbc_trial {
     pbc_options o;
     int n_all; /* arms with the second instance of the base */
@@ -99,6 +109,7 @@ typedef struct pbc_trial {
     double log_ratio[PBC_MAX_ARMS][PBC_N_METRICS][PBC_MAX_EPOCHS];
     double value[PBC_MAX_ARMS][PBC_N_METRICS][PBC_MAX_EPOCHS]; /* of an epoch */
     pbc_difference diff[PBC_MAX_ARMS];
+    pbc_quality quality[PBC_MAX_ARMS];
     int engaged[PBC_MAX_ARMS][PBC_MAX_USES]; /* 1 worked, 0 never, -1 has nothing to tell it by */
     int shares[PBC_MAX_ARMS];                /* device of the base */
     int n_epochs, interrupted, timed_out, reached;
@@ -115,6 +126,9 @@ void pbc_free(pbc_trial *t);
  * are judged (Bonferroni). */
 void pbc_ratio(const pbc_trial *t, int arm, int metric, pbc_interval *out);
 int pbc_judge(const pbc_trial *t, int arm, int metric);
+/* Permutation test on the counts of tokens at each position: a and b have 200 samples of 4 tokens
+ * each. The chance of a difference at least this large if both are from one distribution. */
+double pbc_two_samples(const int32_t *a, const int32_t *b, uint64_t seed);
 /* epochs that one verdict needs at these options */
 int pbc_least_epochs(const pbc_options *o);
 /* i-th use (from *from) of an arm that the base lacks and that never worked; NULL: none */

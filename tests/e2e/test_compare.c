@@ -290,6 +290,51 @@ static void interrupted(void **state)
     close_rig(&g);
 }
 
+/* p is uniform where there is one distribution, and tiny where there are two. */
+static void two_samples(void **state)
+{
+    enum { N = 200, K = 4, RUNS = 120 };
+    static int32_t v[3][N * K];
+    uint64_t s = 4;
+    int below[2] = { 0 };
+    (void)state;
+    for (int r = 0; r < RUNS; r++) {
+        for (int i = 0; i < N * K; i++)
+            for (int k = 0; k < 3; k++) { /* a few common tokens, many rare ones; the third leans */
+                uint64_t z = pbc_random(&s);
+                int common = z % 10 < (k == 2 ? 7 : 5);
+                v[k][i] = (int32_t)(common ? z / 16 % 3 : z / 16 % 400);
+            }
+        below[0] += pbc_two_samples(v[0], v[1], s) < 0.1;
+        below[1] += pbc_two_samples(v[0], v[2], s) < 0.01;
+    }
+    assert_in_range(below[0], 2, 25); /* 12 expected; 4 standard deviations are 13 */
+    assert_in_range(below[1], RUNS * 9 / 10, RUNS);
+}
+
+/* Other numbers: how far, and whether samples are alike. The same key: nothing to weigh. */
+static void quality(void **state)
+{
+    (void)state;
+    rig g = { 0 };
+    open(&g, "backend=cpu sampler=chain sampler.temperature=1",
+         (const char *[]){ "attention=hash", "backend.kv=f32", "sampler.temperature=0.2",
+                           "process=split backend.kv=f32", NULL });
+    g.o.max_epochs = g.o.min_epochs = 1;
+    run_ok(&g);
+    const pbc_quality *q = g.t->quality;
+    assert_int_equal(q[1].n_positions, 0);
+    assert_true(q[2].n_positions > 50 && q[2].kl_mean > 0 && q[2].kl_mean < 1e-2);
+    assert_true(q[2].kl_max >= q[2].kl_mean && q[2].top1 > 0.9);
+    assert_int_equal(q[2].n_samples, 200);
+    assert_true(q[2].p > 1e-3);
+    assert_true(q[3].kl_max == 0 && q[3].top1 == 1); /* logits are those of the base */
+    assert_true(q[3].p < 0.01);
+    assert_int_equal(q[4].n_positions, 0);
+    assert_non_null(strstr(q[4].why_not, "another process"));
+    close_rig(&g);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -302,6 +347,8 @@ int main(void)
         cmocka_unit_test(other_numbers),
         cmocka_unit_test(growing_queue),
         cmocka_unit_test(interrupted),
+        cmocka_unit_test(two_samples),
+        cmocka_unit_test(quality),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
