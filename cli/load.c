@@ -53,7 +53,7 @@ static void print_workload(FILE *f, const pbw_workload *w, const pbw_drawn *d, i
                 100 * d->reuse);
 }
 
-static void print_load(FILE *f, const pbi_metrics *m, const pbi_totals *t)
+static void print_load(FILE *f, const pbi_metrics *m, const pbi_totals *t, double score)
 {
     double wall = (double)t->wall_ns, cpus = (double)sysconf(_SC_NPROCESSORS_ONLN);
     fprintf(
@@ -62,6 +62,8 @@ static void print_load(FILE *f, const pbi_metrics *m, const pbi_totals *t)
         " answered, %" PRId64 " failed\n\n",
         m->requests_per_s, m->tokens_per_s, m->total_tokens_per_s, m->duration_s, m->n_ok,
         m->n_failed);
+    if (isfinite(score))
+        fprintf(f, "  %.1f %% of the answers are as expected\n\n", 100 * score);
     fprintf(f, "  %-9s %10s %10s %10s %10s %10s\n", "ms", "mean", "p50", "p90", "p99", "max");
     print_dist(f, "queue", &m->queue_ms);
     print_dist(f, "TTFT", &m->ttft_ms);
@@ -135,9 +137,10 @@ static json_t *load_json(const pbw_workload *w, const pbw_drawn *d, const pbi_re
     for (int64_t i = 0; i < r->n; i++)
         json_array_append_new(list, row_json(&a[i], a[0].t_submit_ns));
     pbi_pipeline_numeric_key(p, key, sizeof key, NULL);
-    return json_pack("{s:o,s:o,s:o,s:o,s:o,s:s}", "workload", drawn_json(w, d, r->clients),
-                     "totals", pbi_totals_json(t, m), "requests", list, "plugins",
-                     pbi_plugins_json(arm), "pipeline", pbi_pipeline_json(p), "numeric_key", key);
+    return json_pack("{s:o,s:o,s:o,s:o,s:o,s:o,s:s}", "workload", drawn_json(w, d, r->clients),
+                     "score", pbi_number(pbw_score(r->n, r->v, a)), "totals", pbi_totals_json(t, m),
+                     "requests", list, "plugins", pbi_plugins_json(arm), "pipeline",
+                     pbi_pipeline_json(p), "numeric_key", key);
 }
 
 /* ---- the run ------------------------------------------------------------------- */
@@ -164,7 +167,7 @@ int pbi_load_run(pbw_workload *w, pbi_arm *arm, const pbi_pipeline *p, int json,
     if (!rc && json)
         rc = pbi_print_json(load_json(w, &d, &r, arm, p, a, &t, &m));
     else if (!rc)
-        print_load(stdout, &m, &t);
+        print_load(stdout, &m, &t, pbw_score(r.n, r.v, a));
     for (int64_t i = 0; a && i < r.n; i++) {
         if (!rc && a[i].err.code) { /* the numbers stand, but not for all requests */
             rc = a[i].err.code;

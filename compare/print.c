@@ -153,6 +153,9 @@ static void print_counts(const paper *p, const json_t *r, const json_t *c)
     static const char *const names[] = { "cached tok", "KV bytes", "preempted" };
     const json_t *arms = pbc_at(r, "arms");
     const json_t *a = json_array_get(arms, 0), *b = json_array_get(arms, (size_t)pbc_num(c, "arm"));
+    if (isfinite(pbc_num(a, "score")))
+        fprintf(p->f, "%-13s %9.1f %% %9.1f %%   of the answers are as expected\n", "score",
+                100 * pbc_num(a, "score"), 100 * pbc_num(b, "score"));
     for (int i = 0; i < 3; i++) {
         char v[32];
         double x = pbc_num(a, keys[i]), y = pbc_num(b, keys[i]);

@@ -187,6 +187,14 @@ static json_t *arm_json(const pbc_trial *t, const pbc_gather *g, int a)
             drafted += t->rows[i].drafted;
             accepted += t->rows[i].accepted;
         }
+    double score = 0;
+    int scored = 0;
+    for (int i = 0; i < t->n_rows; i++)
+        if (t->rows[i].arm == a && isfinite(t->rows[i].score)) {
+            score += t->rows[i].score;
+            scored++;
+        }
+    put(j, "score", pbi_number(scored ? score / scored : NAN));
     pbi_pipeline_numeric_key(o->pipelines[a], key, sizeof key, NULL);
     put(j, "name", json_string(again ? "A/A" : o->names[a]));
     put(j, "role", json_string(a == 0 ? "base" : again ? "again" : "arm"));

@@ -5,6 +5,7 @@
  */
 #define _GNU_SOURCE
 #include "live.h"
+#include "workload/workload.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -246,7 +247,8 @@ static int timed_block(pbc_live *l, int epoch, int round, int a, int place, pb_e
                   .preempted = tot.n_preempted,
                   .drafted = tot.n_drafted,
                   .accepted = tot.n_accepted,
-                  .unsteady = is_unsteady(l, out, &m) };
+                  .unsteady = is_unsteady(l, out, &m),
+                  .score = pbw_score(l->requests.n, l->requests.v, out) };
     double cpus = (double)sysconf(_SC_NPROCESSORS_ONLN), others = busy - r.cpu_s;
     r.busy = busy < 0 || others < 0 ? 0 : others / (cpus * wall);
     r.disturbed = r.busy > 0.05 && others > 0.03; /* /proc/stat counts hundredths */

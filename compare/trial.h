@@ -55,6 +55,7 @@ typedef struct pbc_row {          /* one timed block of one arm */
     int64_t requests, failed, cached, prompt_tokens, out_tokens, steps, preempted, drafted,
         accepted;
     int disturbed, unsteady;
+    double score; /* share of answers that are as expected; NaN: none is */
 } pbc_row;
 
 typedef struct pbc_options {

@@ -173,8 +173,8 @@ int pbw_emit(pbw_draws *d, int n_parts, const pbw_part *parts, int64_t max_new, 
     return rc ? rc : finish(d, &q, total, at_s, after, after_ms, index);
 }
 
-int pbw_emit_text(pbw_draws *d, const char *s, size_t n, int64_t max_new, double at_s,
-                  int64_t after, double after_ms, int64_t *index)
+int pbw_emit_text(pbw_draws *d, const char *s, size_t n, const char *expect, int64_t max_new,
+                  double at_s, int64_t after, double after_ms, int64_t *index)
 {
     pbi_request q;
     int32_t *ids = NULL;
@@ -191,7 +191,9 @@ int pbw_emit_text(pbw_draws *d, const char *s, size_t n, int64_t max_new, double
         return rc;
     pbi_request_default(&q);
     q.max_new = max_new;
-    q.prompt = s; /* lives in the workload */
+    q.prompt = s; /* lives in the workload, as expect does */
+    q.expect = expect;
+    q.match = d->w->c.match;
     q.n_prompt = n;
     return finish(d, &q, total, at_s, after, after_ms, index);
 }

@@ -2,7 +2,7 @@
  *
  * workload/impl.h - what the files of this folder share: workload.c (the INI file), draw.c (from
  * a seed to requests), made.c (kinds that are made up), traces.c (kinds that are read from files),
- * numbers.c (random numbers and when requests arrive).
+ * numbers.c (random numbers and when requests arrive), score.c (are answers right?).
  */
 #ifndef PBW_IMPL_H
 #define PBW_IMPL_H
@@ -29,11 +29,11 @@ typedef struct pbw_range {
 
 /* The fields that option tables fill; ranges are texts until pbw_load checked them. */
 typedef struct pbw_config {
-    int32_t kind, arrivals, content, ignore_eos, too_long;
+    int32_t kind, arrivals, content, ignore_eos, too_long, match;
     int64_t requests, clients, seed, groups, turns, divide, start;
     double rate, burstiness, long_share, think_ms, speed, temperature;
     const char *prompt, *output, *prefix, *own, *long_prompt, *long_output, *system, *first, *turn;
-    const char *file, *field;
+    const char *file, *field, *answer;
 } pbw_config;
 
 enum { PBW_SKIP, PBW_CUT, PBW_REFUSE }; /* too_long */
@@ -43,6 +43,7 @@ typedef struct pbw_record { /* of a file */
     int64_t n_prompt, n_output;
     int64_t first, n; /* hashes [first, first + n); or text [first, first + n) */
     int64_t after;    /* 0, or 1 + the record whose answer comes before */
+    int64_t expect;   /* 0, or 1 + where its expected answer begins in text, with a 0 at its end */
 } pbw_record;
 
 struct pbw_workload {
@@ -99,8 +100,8 @@ typedef struct pbw_part {
 int pbw_emit(pbw_draws *d, int n_parts, const pbw_part *parts, int64_t max_new, double at_s,
              int64_t after, double after_ms, int64_t *index);
 /* The same with a text; n_tokens of it are counted. */
-int pbw_emit_text(pbw_draws *d, const char *s, size_t n, int64_t max_new, double at_s,
-                  int64_t after, double after_ms, int64_t *index);
+int pbw_emit_text(pbw_draws *d, const char *s, size_t n, const char *expect, int64_t max_new,
+                  double at_s, int64_t after, double after_ms, int64_t *index);
 /* ---- made.c ---- */
 int pbw_draw_made(pbw_draws *d);
 /* ---- traces.c ---- */

@@ -5,7 +5,8 @@
  *   mooncake     JSON lines {"timestamp" (ms), "input_length", "output_length", "hash_ids"}, one
  *                hash for each 512 tokens (kvcache-ai/Mooncake, FAST'25 traces)
  *   azure        CSV TIMESTAMP,ContextTokens,GeneratedTokens (Azure/AzurePublicDataset, 2023)
- *   prompts      JSON lines; one field of each is the prompt, or an array whose first text is
+ *   prompts      JSON lines; one field of each is the prompt, or an array whose first text is;
+ *                another may be the answer that is expected
  *   transcripts  one conversation a file ("history" or "messages", as SWE-agent writes them), or
  *                JSON lines of such; each answer of the assistant is a request whose prompt is all
  *                that came before
@@ -123,6 +124,14 @@ static int prompt_line(pbw_workload *w, const json_t *j, pb_err *err)
                        "there is no text in \"%s\" (field = names the one with the prompt)", field);
     pbw_record r = { .first = (int64_t)w->n_text, .n = (int64_t)json_string_length(v) };
     int rc = add_text(w, json_string_value(v), json_string_length(v), err);
+    if (!rc && *w->c.answer) {
+        const json_t *e = json_object_get(j, w->c.answer);
+        if (!json_is_string(e) || strlen(json_string_value(e)) != json_string_length(e))
+            return pbi_err(err, PB_E_FORMAT, "there is no text in \"%s\" (answer = names it)",
+                           w->c.answer);
+        r.expect = (int64_t)w->n_text + 1;
+        rc = add_text(w, json_string_value(e), json_string_length(e) + 1, err);
+    }
     return rc ? rc : add_record(w, &r, err);
 }
 
@@ -346,8 +355,9 @@ static int emit_record(pbw_draws *d, int64_t i, double from_s, int64_t *index, s
         return emit_blocks(d, r, at_s, s);
     if (w->c.kind == PBW_AZURE)
         return emit_lengths(d, r, i, at_s);
-    int rc = pbw_emit_text(d, w->text + r->first, (size_t)r->n, pbw_between(&d->rng, w->output),
-                           at_s, after, w->c.think_ms, &at);
+    int rc = pbw_emit_text(d, w->text + r->first, (size_t)r->n,
+                           r->expect ? w->text + r->expect - 1 : NULL,
+                           pbw_between(&d->rng, w->output), at_s, after, w->c.think_ms, &at);
     index[i] = at + 1;
     return rc;
 }

@@ -111,6 +111,13 @@ static const key keys[] = {
     { OPT("field", PB_T_STR, field, "prompt", NULL, NULL, NULL, NULL,
           "the key that has the prompt"),
       P, 0, 0, 0 },
+    { OPT("answer", PB_T_STR, answer, "", NULL, NULL, NULL, NULL,
+          "the key that has the expected answer: answers are scored"),
+      P, 0, 0, 0 },
+    { OPT("match", PB_T_ENUM, match, "contains", NULL, NULL, "contains|number", NULL,
+          "an answer is right if it contains the expected one, or if its last number is that "
+          "one's"),
+      P, 0, 0, 0 },
     { OPT("divide", PB_T_INT, divide, "1", "1", "65536", NULL, NULL,
           "all lengths by this, rounded up; for mooncake a divisor of 512"),
       M | A, 0, 0, 0 },

@@ -46,6 +46,12 @@ int pbw_draw(pbw_workload *w, const pbw_vocab *v, uint64_t seed, pbi_requests *o
              pbw_drawn *drawn, pb_err *err);
 /* What the last draw gave; all 0 before. */
 const pbw_drawn *pbw_last(const pbw_workload *w);
+/* Is the answer what its request expects (PBW_CONTAINS: its words are in it, in one piece, case and
+ * punctuation aside; PBW_NUMBER: the last numbers are equal)? -1: it expects nothing. [any] */
+enum { PBW_CONTAINS, PBW_NUMBER };
+int pbw_matches(const pbi_request *q, const pbi_answer *a);
+/* share of answers that are as expected, of those that expect something; NaN: none does */
+double pbw_score(int64_t n, const pbi_request *q, const pbi_answer *a);
 /* 1 if requests come by the clock, whatever the engine manages */
 int pbw_open_loop(const pbw_workload *w);
 /* [workload] seed = */

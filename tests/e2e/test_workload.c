@@ -286,6 +286,45 @@ static void texts(void **state)
     drop(&b);
 }
 
+/* Answers against what the file expects of them. */
+static void scores(void **state)
+{
+    static const struct {
+        int match;
+        const char *expect, *answer;
+        int right;
+    } v[] = {
+        { PBW_CONTAINS, "less dense", "Ice floats: it is LESS-dense.", 1 },
+        { PBW_CONTAINS, "5", "You need 5 boxes", 1 },
+        { PBW_CONTAINS, "5", "You need 50 boxes", 0 },
+        { PBW_CONTAINS, "red", "It was covered", 0 },
+        { PBW_CONTAINS, "!", "!", 0 },
+        { PBW_NUMBER, "9 - 2 = 7\n#### 1,234", "so it is 1234.", 1 },
+        { PBW_NUMBER, "18", "18 dollars, or 19", 0 },
+        { PBW_NUMBER, "-2.5", "x = -2.50", 1 },
+        { PBW_NUMBER, "18", "no idea", 0 },
+    };
+    pbi_request q[10] = { { 0 } };
+    pbi_answer a[10] = { { 0 } };
+    int n = sizeof v / sizeof *v, right = 0;
+    (void)state;
+    for (int i = 0; i < n; i++) {
+        q[i].expect = v[i].expect;
+        q[i].match = v[i].match;
+        a[i].text = (char *)(uintptr_t)v[i].answer;
+        a[i].n_text = strlen(v[i].answer);
+        assert_int_equal(pbw_matches(&q[i], &a[i]), v[i].right);
+        right += v[i].right;
+    }
+    assert_int_equal(pbw_matches(&q[n], &a[0]), -1);
+    assert_true(fabs(pbw_score(n + 1, q, a) - (double)right / n) < 1e-12);
+    drawing d = drawn_data("kind = prompts\nfile = x\nanswer = a\nmatch = number\n",
+                           "{\"prompt\": \"1 + 1 =\", \"a\": \"2\"}\n", 1);
+    assert_string_equal(d.r.v[0].expect, "2");
+    assert_int_equal(d.r.v[0].match, PBW_NUMBER);
+    drop(&d);
+}
+
 static void real_traces(void **state)
 {
     const char *data = getenv("PATCHBAY_DATA");
@@ -539,6 +578,7 @@ int main(void)
         cmocka_unit_test(mooncake_blocks),
         cmocka_unit_test(azure_times),
         cmocka_unit_test(texts),
+        cmocka_unit_test(scores),
         cmocka_unit_test(real_traces),
         cmocka_unit_test(mistakes_are_named),
         cmocka_unit_test(long_requests),
