@@ -6,6 +6,8 @@
 set -eu
 patchbay=$PATCHBAY_BUILD/patchbay
 conf=$PATCHBAY_SRC/conf
+PATCHBAY_PLUGIN_PATH=$PATCHBAY_BUILD/.libs # what is shipped: without the plugins of tests
+export PATCHBAY_PLUGIN_PATH
 dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT
 fail() {
