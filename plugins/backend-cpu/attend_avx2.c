@@ -15,4 +15,5 @@ FORMAT(f16, "avx2", 20, cpu_has_avx2);
 FORMAT(f32, "avx2", 20, cpu_has_avx2);
 
 const pb_kvfmt *const cpu_kvfmt_avx2[] = { &format_f16, &format_f32, NULL };
+#include "isa_end.h"
 #endif

@@ -15,4 +15,5 @@ FORMAT(f16, "avx512", 30, cpu_has_avx512);
 FORMAT(f32, "avx512", 30, cpu_has_avx512);
 
 const pb_kvfmt *const cpu_kvfmt_avx512[] = { &format_f16, &format_f32, NULL };
+#include "isa_end.h"
 #endif

@@ -9,4 +9,5 @@
 #include "elem.inc"
 
 CPU_ELEM_TABLE(cpu_elem_avx2, "avx2", cpu_has_avx2)
+#include "isa_end.h"
 #endif

@@ -9,4 +9,5 @@
 #include "elem.inc"
 
 CPU_ELEM_TABLE(cpu_elem_avx512, "avx512", cpu_has_avx512)
+#include "isa_end.h"
 #endif

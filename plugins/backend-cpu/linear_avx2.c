@@ -105,4 +105,5 @@ ALWAYS void block_q8(const uint8_t *w, uint64_t panel_bytes, const char *x, size
 #define SPEED 20
 #define USABLE cpu_has_avx2
 #include "linear.inc"
+#include "isa_end.h"
 #endif

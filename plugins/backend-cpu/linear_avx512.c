@@ -64,4 +64,5 @@ ALWAYS void block_q8(const uint8_t *w, uint64_t panel_bytes, const char *x, size
 #define SPEED 30
 #define USABLE cpu_has_avx512
 #include "linear.inc"
+#include "isa_end.h"
 #endif
