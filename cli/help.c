@@ -154,7 +154,8 @@ static int print_all(void)
     for (size_t i = 0; i < sizeof slots / sizeof *slots; i++)
         printf("  %-10s %s\n", slots[i].slot, slots[i].decides);
     puts("\npatchbay help COMMAND, help SLOT, help SLOT-NAME, help SLOT-NAME OPTION and\n"
-         "help pipeline (options of the core), help workloads and help metrics say more.\n\nEnvironment:");
+         "help pipeline (options of the core), help workloads and help metrics say "
+         "more.\n\nEnvironment:");
     puts("  PATCHBAY_PLUGIN_PATH  folders of plugins, before the installed ones; colons between\n"
          "  PATCHBAY_PLUGIN_COPY  no: open plugin files in place, so that profilers find them\n"
          "  PATCHBAY_LOG          debug, info, warn (default) or error: what is said on stderr");

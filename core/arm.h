@@ -43,9 +43,10 @@ typedef struct pbi_request {
     pb_params params; /* pbi_params_default() */
     int n_stop;
     const char *const *stop;
-    int64_t arrival_ns;  /* after the start of the run, or after that request's end; 0: at once */
-    int64_t after;       /* 0, or 1 + the index of a request before it that must end first */
-    /* what the answer should be, for whoever judges it (workload/score.c); the engine never looks */
+    int64_t arrival_ns; /* after the start of the run, or after that request's end; 0: at once */
+    int64_t after;      /* 0, or 1 + the index of a request before it that must end first */
+    /* what the answer should be, for whoever judges it (workload/score.c); the engine never looks
+     */
     const char *expect;
     int match;
     int64_t abort_after; /* tests: abort when this many tokens were answered; -1 never */
